@@ -1,0 +1,99 @@
+"""The errors of Flightpath, one tree, each able to say what was wrong, what it got and what it expected.
+
+    FlightpathError
+    ├── PermanentError          trying again cannot help
+    │   ├── InvalidInput        a user's value is wrong (HTTP 400)
+    │   ├── NotFound            a named thing is not there (HTTP 404)
+    │   ├── Conflict            the same id with another content, a lock held by another (HTTP 409)
+    │   ├── Unauthorized        no credential, or a wrong one (HTTP 401)
+    │   ├── CorruptBundle       a digest, a size or a path does not hold (HTTP 422)
+    │   └── UntrustedBundle     no attestation, or one that no trusted key signed (HTTP 422)
+    └── RetryableError          the same call may succeed later (HTTP 503)
+        └── Unreachable         nobody answered at an address
+
+Retryable or permanent is the type, never a string to parse.
+"""
+
+from typing import Any, ClassVar
+
+_SHOWN_CHARACTERS = 300
+
+
+def _show(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+class FlightpathError(Exception):
+    """The root. `str(error)` is one line: `what, got X, expected Y`."""
+
+    code: ClassVar[str] = "error"
+    http_status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, what: str, *, got: object = None, expected: object = None) -> None:
+        self.what = what
+        self.got = None if got is None else _show(got)
+        self.expected = None if expected is None else _show(expected)
+        parts = [what]
+        if self.got is not None:
+            parts.append(f"got {self.got}")
+        if self.expected is not None:
+            parts.append(f"expected {self.expected}")
+        super().__init__(", ".join(" ".join(part.split()) for part in parts))
+
+    def to_json(self) -> dict[str, Any]:
+        """The body that every HTTP API of Flightpath answers an error with."""
+        return {
+            "error": {
+                "code": self.code,
+                "message": str(self),
+                "got": self.got,
+                "expected": self.expected,
+                "retryable": self.retryable,
+            }
+        }
+
+
+class PermanentError(FlightpathError):
+    code = "permanent"
+
+
+class InvalidInput(PermanentError):
+    code = "invalid_input"
+    http_status = 400
+
+
+class NotFound(PermanentError):
+    code = "not_found"
+    http_status = 404
+
+
+class Conflict(PermanentError):
+    code = "conflict"
+    http_status = 409
+
+
+class Unauthorized(PermanentError):
+    code = "unauthorized"
+    http_status = 401
+
+
+class CorruptBundle(PermanentError):
+    code = "corrupt_bundle"
+    http_status = 422
+
+
+class UntrustedBundle(PermanentError):
+    code = "untrusted_bundle"
+    http_status = 422
+
+
+class RetryableError(FlightpathError):
+    code = "unavailable"
+    http_status = 503
+    retryable = True
+
+
+class Unreachable(RetryableError):
+    code = "unreachable"

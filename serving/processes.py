@@ -1,0 +1,127 @@
+"""Long-lived child processes with a record on disk, so that whoever starts next can adopt or end them.
+
+A record `<folder>/<name>.json` names pid and start time; a pid that was reused by another process
+has another start time and is never signalled.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from serving.files import canonical_json, write_atomically
+
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessRecord:
+    name: str
+    pid: int
+    started_at: float
+    """Creation time that the kernel reports, seconds since the epoch."""
+    command: list[str]
+    detail: dict[str, Any] = field(default_factory=dict)
+    """Whatever the owner needs to adopt it: port, release, code version."""
+
+    @property
+    def alive(self) -> bool:
+        return _process(self) is not None
+
+
+def _process(record: ProcessRecord) -> psutil.Process | None:
+    try:
+        process = psutil.Process(record.pid)
+        same = abs(process.create_time() - record.started_at) < 0.02
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def spawn(
+    folder: Path,
+    name: str,
+    command: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    detail: dict[str, Any] | None = None,
+    working_folder: Path | None = None,
+) -> tuple[ProcessRecord, subprocess.Popen[bytes]]:
+    """Start `command` in a session of its own, with its output appended to `log`, and record it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        child = _start(command, output, environment, working_folder)
+    record = ProcessRecord(
+        name=name,
+        pid=child.pid,
+        started_at=psutil.Process(child.pid).create_time(),
+        command=list(command),
+        detail=detail or {},
+    )
+    write_atomically(folder / f"{name}.json", canonical_json(asdict(record)))
+    return record, child
+
+
+def _start(
+    command: Sequence[str], output: IO[bytes], environment: Mapping[str, str] | None, working_folder: Path | None
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        list(command),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=dict(os.environ if environment is None else environment),
+        cwd=working_folder,
+        start_new_session=True,
+    )
+
+
+def read_records(folder: Path) -> list[ProcessRecord]:
+    """All records of a folder, dead ones included; an unreadable file is skipped."""
+    records = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            records.append(ProcessRecord(**json.loads(path.read_bytes())))
+        except (ValueError, TypeError, FileNotFoundError):
+            continue
+    return records
+
+
+def forget(folder: Path, name: str) -> None:
+    (folder / f"{name}.json").unlink(missing_ok=True)
+
+
+def stop(record: ProcessRecord, *, grace_s: float) -> None:
+    """SIGTERM to the process, then after `grace_s` SIGKILL to its whole session."""
+    process = _process(record)
+    if process is not None:
+        process.terminate()
+        wait_until_gone(record, timeout_s=grace_s)
+    _kill_session(record)
+
+
+def wait_until_gone(record: ProcessRecord, *, timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while record.alive:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _kill_session(record: ProcessRecord) -> None:
+    """End what is left of the session that the process led; its id is the leader's pid."""
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == record.pid and process.create_time() >= record.started_at - 0.02:
+                process.send_signal(signal.SIGKILL)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError, PermissionError):
+            continue
