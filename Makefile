@@ -1,0 +1,50 @@
+# Flightpath. `make help` lists the targets; each installs what it needs on its first call.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+unexport PYTHONDONTWRITEBYTECODE
+
+PY := .venv/bin/python
+READY := .venv/.ready
+ARGS ?=
+
+$(READY): pyproject.toml constraints.txt .ci/setup .ci/overrides.txt
+	@./.ci/setup
+
+.PHONY: help setup demo down status test test-e2e check bench bench-gateway constraints clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(READY) ## .venv with everything
+
+demo: $(READY) ## release the next version of the model to three local regions (ARGS="--help")
+	@$(PY) -m flightpath demo $(ARGS)
+
+down: $(READY) ## end everything that the demo left running
+	@$(PY) -m flightpath down
+
+status: $(READY) ## what the regions run
+	@$(PY) -m flightpath status
+
+test: $(READY) ## unit and integration tests, real components
+	@$(PY) -m pytest tests/unit tests/integration $(ARGS)
+
+test-e2e: $(READY) ## the long chains
+	@$(PY) -m pytest tests/e2e $(ARGS)
+
+check: $(READY) ## format, lint, types, layers
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+bench: bench-gateway ## every benchmark
+
+bench-gateway: $(READY) ## what the gateway adds to a model server
+	@$(PY) -m tests.bench.bench_gateway
+
+constraints: $(READY) ## resolve constraints.txt anew
+	@.ci/constraints
+
+clean: ## remove environment and caches (state in .flightpath stays)
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
