@@ -20,7 +20,7 @@ from serving.files import sync_folder, write_atomically
 _PREFIX = "Authorization: Bearer "
 
 ROLES = ("promoter", "operator", "peer", "gateway")
-"""promoter: orders promotions; operator: overrides too; peer: agents among themselves; gateway: an agent to its gateway."""
+"""promoter orders promotions, operator overrides too, peer is agents among themselves, gateway an agent to its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

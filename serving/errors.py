@@ -3,13 +3,16 @@
     FlightpathError
     ├── PermanentError          trying again cannot help
     │   ├── InvalidInput        a user's value is wrong (HTTP 400)
+    │   │   └── TooLarge        a body exceeds its bound (HTTP 413)
     │   ├── NotFound            a named thing is not there (HTTP 404)
     │   ├── Conflict            the same id with another content, a lock held by another (HTTP 409)
     │   ├── Unauthorized        no credential, or a wrong one (HTTP 401)
     │   ├── CorruptBundle       a digest, a size or a path does not hold (HTTP 422)
     │   └── UntrustedBundle     no attestation, or one that no trusted key signed (HTTP 422)
     └── RetryableError          the same call may succeed later (HTTP 503)
-        └── Unreachable         nobody answered at an address
+        ├── Unreachable         nobody answered at an address
+        ├── BadUpstream         whoever answered behind us failed or answered rubbish (HTTP 502)
+        └── TimedOut            the answer did not come in time (HTTP 504)
 
 Retryable or permanent is the type, never a string to parse.
 """
@@ -64,6 +67,11 @@ class InvalidInput(PermanentError):
     http_status = 400
 
 
+class TooLarge(InvalidInput):
+    code = "too_large"
+    http_status = 413
+
+
 class NotFound(PermanentError):
     code = "not_found"
     http_status = 404
@@ -97,3 +105,13 @@ class RetryableError(FlightpathError):
 
 class Unreachable(RetryableError):
     code = "unreachable"
+
+
+class BadUpstream(RetryableError):
+    code = "bad_upstream"
+    http_status = 502
+
+
+class TimedOut(RetryableError):
+    code = "timed_out"
+    http_status = 504

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, whatever moment a process dies at."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -36,3 +37,13 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def hash_sources(*folders: Path) -> str:
+    """SHA-256 over the Python sources below `folders`: the code version of whatever runs from them."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{folder.name}/{path.relative_to(folder).as_posix()}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

@@ -19,6 +19,7 @@ import psutil
 from serving.files import canonical_json, write_atomically
 
 _POLL_S = 0.05
+_LOG_BYTES = 10 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +56,13 @@ def spawn(
     detail: dict[str, Any] | None = None,
     working_folder: Path | None = None,
 ) -> tuple[ProcessRecord, subprocess.Popen[bytes]]:
-    """Start `command` in a session of its own, with its output appended to `log`, and record it."""
+    """Start `command` in a session of its own, with its output appended to `log`, and record it.
+
+    A log over 10 MiB is first moved to `<log>.1`.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > _LOG_BYTES:
+        log.replace(log.with_name(f"{log.name}.1"))
     with log.open("ab") as output:
         child = _start(command, output, environment, working_folder)
     record = ProcessRecord(
@@ -125,3 +131,14 @@ def _kill_session(record: ProcessRecord) -> None:
                 process.send_signal(signal.SIGKILL)
         except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError, PermissionError):
             continue
+
+
+def listener(port: int) -> psutil.Process | None:
+    """The process that listens on a TCP port of this machine, if it can be seen."""
+    for connection in psutil.net_connections(kind="tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr[1] == port and connection.pid:
+            try:
+                return psutil.Process(connection.pid)
+            except psutil.NoSuchProcess:
+                return None
+    return None

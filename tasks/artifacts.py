@@ -56,6 +56,7 @@ class Dataset:
     sha256: str
     """Hash of `dataset.json`, which holds the hash of each file."""
     samples: dict[str, int]
+    seconds: float = 0.0
     classes: list[str] = field(default_factory=list)
 
 

@@ -1,6 +1,7 @@
 """What a promotion may do and what stops it. Ordered with the release, interpreted by the agents."""
 
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from typing import Any, Final
 
 from serving.errors import InvalidInput
@@ -47,12 +48,7 @@ class PromotionPolicy:
 
     def __post_init__(self) -> None:
         steps = self.steps_percent
-        if (
-            not steps
-            or any(b <= a for a, b in zip(steps, steps[1:], strict=False))
-            or steps[0] <= 0
-            or steps[-1] != 100
-        ):
+        if not steps or any(b <= a for a, b in pairwise(steps)) or steps[0] <= 0 or steps[-1] != 100:
             raise InvalidInput(
                 "steps_percent is not usable", got=steps, expected="strictly rising percentages that end with 100"
             )

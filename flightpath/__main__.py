@@ -1,0 +1,5 @@
+"""`python -m flightpath`."""
+
+from flightpath.cli import main
+
+main()

@@ -1,0 +1,81 @@
+"""The command line: `flightpath up | down | status | demo`."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from serving.errors import FlightpathError
+from serving.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
+def _run(action: Callable[[], object]) -> None:
+    """One line and exit code 1 for whatever a user can mend."""
+    try:
+        action()
+    except FlightpathError as error:
+        print(f"flightpath: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+@app.command()
+def up() -> None:
+    """Start the three local regions, or replace what runs older code."""
+    from flightpath.local import regions
+
+    _run(lambda: regions.up(Settings(), _say))
+
+
+@app.command()
+def down() -> None:
+    """End supervisor, agents, gateways and model servers of this state root."""
+    from flightpath.local import regions
+
+    _run(lambda: regions.down(Settings(), _say))
+
+
+@app.command()
+def status() -> None:
+    """What each region runs, with which weights and health."""
+    from flightpath.local.status import show_status
+
+    _run(lambda: asyncio.run(show_status(Settings(), Console())))
+
+
+@app.command()
+def demo(
+    recipe: Annotated[str, typer.Option(help="a recipe's name, or package.module:function")] = "resnet-digits",
+    release_id: Annotated[str, typer.Option(help="by default <recipe>-<n>, the next number each time")] = "",
+    seed: Annotated[int | None, typer.Option(help="by default the release's number")] = None,
+    region: Annotated[list[str] | None, typer.Option(help="may be given several times; by default all three")] = None,
+    rate: Annotated[float, typer.Option(min=0.1, max=500, help="requests per second and region")] = 40.0,
+    policy: Annotated[str, typer.Option(help="PromotionPolicy as JSON or a file of it")] = "",
+) -> None:
+    """Release the next version to three local regions under real traffic."""
+    from flightpath.local.demo import DemoOptions, run_demo
+
+    options = DemoOptions(recipe=recipe, release_id=release_id, seed=seed, rate_per_s=rate, policy=policy)
+    if region:
+        options = DemoOptions(**{**vars(options), "regions": region})
+    signal.signal(signal.SIGTERM, _interrupt)
+    _run(lambda: run_demo(Settings(), options, Console()))
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry of the `flightpath` script."""
+    app()

@@ -1,0 +1,1 @@
+"""One machine: the supervisor of three regions, the demo and its traffic."""

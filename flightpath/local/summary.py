@@ -1,0 +1,118 @@
+"""The end of a demo: one table, the commands to try, and where everything lies."""
+
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from flightpath.local.traffic import RegionTraffic
+from serving.credentials import TokenFolder
+from serving.regions.topology import Topology
+from serving.settings import Settings
+from tasks.promotion.outcome import RegionOutcome
+from tasks.release.report import ReleaseReport
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoResult:
+    report: ReleaseReport
+    topology: Topology
+    settings: Settings
+    seconds: float
+    requests_sent: int
+    requests_failed: int
+    traffic: dict[str, RegionTraffic]
+
+
+def show(console: Console, result: DemoResult) -> None:
+    """Print the summary of a finished release."""
+    report = result.report
+    console.print()
+    console.print(_model_table(report))
+    console.print(_region_table(result))
+    console.print(_time_table(result))
+    console.print(
+        f"users: {result.requests_sent} requests, {result.requests_failed} failed", highlight=False, markup=False
+    )
+    console.print("\nTry it:", highlight=False)
+    for command in curl_commands(result):
+        # No wrapping: each command stays one line that can be copied.
+        console.print(command, soft_wrap=True, highlight=False, markup=False)
+    console.print(f"\ngateway    {result.topology.home.gateway_url}   (status page in a browser)", highlight=False)
+    decks = result.settings.root / "decks" / report.release_id
+    for name in sorted(path.name for path in decks.glob("*.html")):
+        console.print(f"deck       {decks / name}", soft_wrap=True, highlight=False)
+    console.print("`make down` ends everything.", highlight=False)
+
+
+def _model_table(report: ReleaseReport) -> Table:
+    table = Table(title=f"{report.model} version {report.version}: {report.state}", title_justify="left")
+    for column in ("", "FP32", "INT8"):
+        table.add_column(column, justify="left" if not column else "right")
+    rows = (
+        ("accuracy, held-out", "fp32_accuracy", "int8_accuracy", "{:.2%}"),
+        ("latency p50, batch 1", "fp32_p50_ms_batch_1", "int8_p50_ms_batch_1", "{:.3f} ms"),
+        ("latency p50, batch 32", "fp32_p50_ms_batch_32", "int8_p50_ms_batch_32", "{:.3f} ms"),
+    )
+    for title, fp32, int8, form in rows:
+        values = [report.figure("compression", name) for name in (fp32, int8)]
+        table.add_row(title, *("not measured" if value is None else form.format(value) for value in values))
+    return table
+
+
+def _region_table(result: DemoResult) -> Table:
+    table = Table(title="Regions", title_justify="left")
+    for column in ("region", "version", "before", "state", "last gates", "users' requests", "failed", "their accuracy"):
+        table.add_column(column)
+    for region in result.report.regions:
+        users = result.traffic.get(region.region, RegionTraffic())
+        table.add_row(
+            region.region,
+            str(region.version),
+            str(region.previous_version or "none"),
+            region.state,
+            _last_gates(region),
+            _requests(users),
+            str(users.failed),
+            "not measured" if not users.labelled else f"{users.correct / users.labelled:.2%}",
+        )
+    return table
+
+
+def _requests(users: RegionTraffic) -> str:
+    versions = ", ".join(f"v{version}: {count}" for version, count in sorted(users.by_version.items()))
+    return f"{users.sent} ({versions})" if versions else str(users.sent)
+
+
+def _last_gates(region: RegionOutcome) -> str:
+    judged = [step for step in region.steps if step.gates]
+    if not judged:
+        return "none"
+    return "\n".join(
+        f"{gate.gate} {gate.measured:.4g} (allowed {gate.allowed:.4g}) {gate.unit}"
+        for gate in judged[-1].gates
+        if gate.measured is not None and gate.allowed is not None
+    )
+
+
+def _time_table(result: DemoResult) -> Table:
+    table = Table(title="Where the time went", title_justify="left")
+    table.add_column("stage")
+    table.add_column("seconds", justify="right")
+    for stage in result.report.stages:
+        table.add_row(stage.stage, f"{stage.seconds:.1f}")
+    table.add_row("this run, all in all", f"{result.seconds:.1f}")
+    return table
+
+
+def curl_commands(result: DemoResult) -> list[str]:
+    """Commands that work as they stand, each on one line."""
+    model, home = result.report.model, result.topology.home
+    body = result.settings.root / "demo" / result.report.release_id / "predict.json"
+    token = TokenFolder(folder=result.topology.token_folder).path("promoter")
+    return [
+        f"curl -s {home.gateway_url}/v1/models",
+        f"curl -s -H 'content-type: application/json' -d @{body} {home.gateway_url}/v1/predict",
+        f"curl -s {home.gateway_url}/v2/models/{model}",
+        f"curl -s -H @{token} {home.agent_url}/v1/promotions/{result.report.release_id}",
+    ]

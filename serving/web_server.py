@@ -1,0 +1,152 @@
+"""Runs an ASGI application on uvicorn, uvloop and httptools, and ends it without losing a request.
+
+uvicorn's own shutdown closes idle keep-alive connections at once, which resets a client that is
+just sending on one. Here draining first answers with `connection: close`, gives idle connections
+a grace to be used a last time, and only then closes them.
+"""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from serving.asgi import App, Message, Receive, Scope, Send
+
+_BACKLOG = 2048
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerLimits:
+    """How long connections live."""
+
+    keep_alive_s: float = 75.0
+    """An idle connection is closed after this; longer than any client pool of ours keeps one."""
+    idle_grace_s: float = 1.0
+    """While draining, how long an idle connection may still be used for one last request."""
+    drain_s: float = 30.0
+    """While draining, how long running requests may take before the process leaves them."""
+
+
+class WebServer:
+    """One listening socket and its connections. Call `start`, then `drain` once."""
+
+    def __init__(self, app: App, limits: ServerLimits | None = None) -> None:
+        self._app = app
+        self._limits = limits or ServerLimits()
+        self._draining = False
+        self._ticker: asyncio.Task[None] | None = None
+        self._sockets: list[socket.socket] = []
+        config = uvicorn.Config(
+            self._dispatch,
+            interface="asgi3",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            # uvicorn hands the value to call_later, which takes fractions.
+            timeout_keep_alive=self._limits.keep_alive_s,  # type: ignore[arg-type]
+        )
+        config.load()
+        self._server = uvicorn.Server(config)
+        self._server.lifespan = config.lifespan_class(config)
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    @property
+    def connections(self) -> int:
+        return len(self._server.server_state.connections)
+
+    async def start(self, listener: socket.socket) -> None:
+        """Accept on a socket that is bound (and may be listening already)."""
+        self._sockets = [listener]
+        await self._server.on_tick(0)
+        await self._server.startup(sockets=self._sockets)
+        self._ticker = asyncio.create_task(self._tick())
+
+    async def _tick(self) -> None:
+        """Keep the Date header current."""
+        while True:
+            await asyncio.sleep(1.0)
+            await self._server.on_tick(0)
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, _closing(send) if self._draining else send)
+
+    async def drain(self, *, idle_grace_s: float | None = None) -> bool:
+        """Stop accepting, finish what runs, close; False when requests were left behind at the bound."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        grace_s = self._limits.idle_grace_s if idle_grace_s is None else idle_grace_s
+        self._stop_accepting()
+        await self._wait_until_unconnected(started + grace_s)
+        for connection in list(self._server.server_state.connections):
+            connection.shutdown()
+        finished = await self._wait_until_unconnected(started + grace_s + self._limits.drain_s)
+        if self._ticker is not None:
+            self._ticker.cancel()
+        return finished
+
+    def _stop_accepting(self) -> None:
+        self._draining = True
+        for server in self._server.servers:
+            server.close()
+        for listener in self._sockets:
+            listener.close()
+
+    async def _wait_until_unconnected(self, deadline: float) -> bool:
+        loop = asyncio.get_running_loop()
+        state = self._server.server_state
+        while state.connections or state.tasks:
+            if loop.time() >= deadline:
+                return False
+            await asyncio.sleep(_POLL_S)
+        return True
+
+
+def _closing(send: Send) -> Send:
+    async def send_and_close(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return send_and_close
+
+
+def bind_listener(host: str, port: int) -> socket.socket:
+    """A bound, not yet listening TCP socket. OSError if the address is taken."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def stop_on_signals(stop: Callable[[], None]) -> None:
+    """Call `stop` on SIGTERM and SIGINT, in the running loop."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, stop)
+
+
+def run_on_uvloop(main: Coroutine[Any, Any, int]) -> int:
+    """Run a process's main coroutine and return its exit code."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)

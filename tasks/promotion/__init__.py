@@ -1,0 +1,1 @@
+"""Ordering a promotion from the agents and following it to its end."""

@@ -1,0 +1,76 @@
+"""Decide and check what a release will do before anything is computed.
+
+Everything a user can get wrong is refused here, in under a second or two: nothing is half-written
+afterwards, since nothing was written.
+"""
+
+import importlib.util
+from pathlib import Path
+
+from serving.errors import InvalidInput
+from serving.files import hash_sources
+from serving.regions.topology import Topology
+from serving.releases import check_name
+from serving.store import ArtifactStore
+from tasks.artifacts import ReleasePlan
+from tasks.ledger import Ledger, fingerprint
+
+_TASKS = Path(__file__).resolve().parent.parent
+_CONTENT_FOLDERS = ("data", "training", "evaluation", "compression")
+
+
+def code_version() -> str:
+    """SHA-256 over the sources that decide what a model becomes."""
+    return hash_sources(*(_TASKS / folder for folder in _CONTENT_FOLDERS))
+
+
+def make_plan(
+    *, recipe: str, release_id: str, seed: int, regions: list[str], topology: Topology, store: ArtifactStore
+) -> ReleasePlan:
+    """The plan of this release, recorded under its id; the same id with other content is a Conflict."""
+    from tasks.data.module import data_hash
+    from tasks.training.recipes import get_recipe
+
+    chosen = get_recipe(recipe)
+    _check_seed(seed)
+    check_regions(regions, topology)
+    _check_ray()
+    content = data_hash(chosen)
+    version = code_version()
+    plan = ReleasePlan(
+        release_id=release_id or _derived_id(recipe, seed, content, version),
+        recipe=recipe,
+        seed=seed,
+        store_uri=store.uri,
+        regions=list(regions),
+        code_version=version,
+        data_hash=content,
+    )
+    return Ledger(store, plan.release_id).claim(plan)
+
+
+def _derived_id(recipe: str, seed: int, content: str, version: str) -> str:
+    name = recipe.rpartition(":")[2].replace("_", "-")
+    identifier = f"{name}-s{seed}-{fingerprint([recipe, seed, content, version])[:10]}"
+    check_name("release id", identifier)
+    return identifier
+
+
+def check_regions(regions: list[str], topology: Topology) -> None:
+    if not regions:
+        known = ", ".join(region.name for region in topology.regions)
+        raise InvalidInput("a release needs a region", got="[]", expected=f"one or more of {known}")
+    if len(set(regions)) != len(regions):
+        raise InvalidInput("a region is named twice", got=regions, expected="distinct regions")
+    for region in regions:
+        topology.region(region)
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**31:
+        raise InvalidInput("seed is out of range", got=seed, expected="0 to 2147483647")
+
+
+def _check_ray() -> None:
+    if importlib.util.find_spec("ray") is None:
+        raise InvalidInput("Ray is missing", got="no package `ray`", expected="`make demo` or `pip install ray[train]`")

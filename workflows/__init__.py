@@ -1,0 +1,1 @@
+"""The story of a release, stage by stage. No logic lives here."""
