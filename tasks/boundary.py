@@ -5,13 +5,14 @@ without a traceback through the engine. On a cluster a retryable error asks Flyt
 """
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import click
-from flytekit import Deck, FlyteContextManager
+from flytekit import Deck
 from flytekit.exceptions.user import FlyteRecoverableException, FlyteUserException
 
 from serving.errors import FlightpathError
@@ -31,8 +32,8 @@ class StageError(click.exceptions.Exit):
 
 
 def runs_locally() -> bool:
-    state = FlyteContextManager.current_context().execution_state
-    return state is None or bool(state.is_local_execution())
+    """Whether this is no container of a Flyte execution; Flyte sets the variable in each of those."""
+    return "FLYTE_INTERNAL_EXECUTION_ID" not in os.environ
 
 
 def at_boundary(function: Callable[P, R]) -> Callable[P, R]:

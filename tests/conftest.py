@@ -1,0 +1,41 @@
+"""Fixtures that every test may use."""
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from serving.credentials import SigningKey
+
+
+@pytest.fixture(autouse=True)
+def _own_state_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the checkout's state root."""
+    for name in ("TOPOLOGY", "STORE", "PORT_BASE", "PROGRESS_FILE"):
+        monkeypatch.delenv(f"FLIGHTPATH_{name}", raising=False)
+    monkeypatch.setenv("FLIGHTPATH_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def signing_key(tmp_path: Path) -> SigningKey:
+    return SigningKey.ensure(tmp_path / "keys")
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    def pick() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return pick
+
+
+@pytest.fixture
+def busy_port() -> Iterator[int]:
+    """A port that another socket of this machine listens on."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        yield int(holder.getsockname()[1])

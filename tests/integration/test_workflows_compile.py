@@ -1,0 +1,74 @@
+"""Every workflow, task and launch plan compiles to what Flyte's admin takes, without a cluster."""
+
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from flyteidl.admin.launch_plan_pb2 import LaunchPlan
+from flyteidl.admin.task_pb2 import TaskSpec
+from flyteidl.admin.workflow_pb2 import WorkflowSpec
+
+_PROJECT = Path(__file__).resolve().parent.parent.parent
+_KINDS = {"_1.pb": TaskSpec, "_2.pb": WorkflowSpec, "_3.pb": LaunchPlan}
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Members of the package that `pyflyte package` makes, by name."""
+    path = tmp_path_factory.mktemp("package") / "flightpath.tgz"
+    command = [sys.executable, "-m", "flytekit.clis.sdk_in_container.pyflyte", "--pkgs", "workflows", "package"]
+    command += ["--image", "registry.example/flightpath:test", "--copy", "none", "--output", str(path), "--force"]
+    subprocess.run(command, cwd=_PROJECT, check=True, capture_output=True)
+    with tarfile.open(path) as archive:
+        return {
+            member.name: file.read()
+            for member in archive.getmembers()
+            if (file := archive.extractfile(member)) is not None
+        }
+
+
+def test_every_member_is_a_message_of_its_kind(package: dict[str, bytes]) -> None:
+    for name, content in package.items():
+        message = _KINDS[name[-5:]].FromString(content)
+        assert message.ByteSize() == len(content)
+
+
+def test_the_release_has_every_stage_and_a_sub_workflow_for_each(package: dict[str, bytes]) -> None:
+    (content,) = (value for name, value in package.items() if name.endswith("workflows.release.release_2.pb"))
+    spec = WorkflowSpec.FromString(content)
+    called = {
+        node.workflow_node.sub_workflow_ref.name or node.task_node.reference_id.name for node in spec.template.nodes
+    }
+    assert called >= {
+        "tasks.release.task.plan_release",
+        "workflows.training.data",
+        "workflows.training.training",
+        "workflows.training.evaluation",
+        "workflows.compression.compression",
+        "workflows.compression.bundle",
+        "tasks.promotion.task.promote_release",
+        "tasks.release.task.report_release",
+    }
+
+
+def test_training_is_a_ray_job_with_two_workers(package: dict[str, bytes]) -> None:
+    (content,) = (value for name, value in package.items() if name.endswith("train_model_1.pb"))
+    template = TaskSpec.FromString(content).template
+    assert template.type == "ray"
+    (group,) = template.custom["rayCluster"]["workerGroupSpec"]
+    assert int(group["replicas"]) == 2
+
+
+def test_promotion_is_a_connector_task_without_a_container(package: dict[str, bytes]) -> None:
+    (content,) = (value for name, value in package.items() if name.endswith("promote_release_1.pb"))
+    template = TaskSpec.FromString(content).template
+    assert template.type == "flightpath_promotion"
+    assert not template.HasField("container")
+
+
+def test_no_task_carries_a_secret_or_a_path_of_this_machine(package: dict[str, bytes]) -> None:
+    for name, content in package.items():
+        assert str(_PROJECT).encode() not in content, name
+        assert b"Bearer" not in content, name

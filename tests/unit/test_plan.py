@@ -1,0 +1,59 @@
+"""A release is refused before anything is computed."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from serving.errors import Conflict, FlightpathError
+from serving.regions.topology import local_topology
+from serving.store import ArtifactStore
+from tasks.artifacts import ReleasePlan
+from tasks.release.plan import make_plan
+
+
+def _make(tmp_path: Path, **changed: object) -> ReleasePlan:
+    values: dict[str, object] = {"recipe": "resnet-digits", "release_id": "", "seed": 1, "regions": ["us-east"]}
+    values.update(changed)
+    return make_plan(
+        topology=local_topology(tmp_path),
+        store=ArtifactStore((tmp_path / "store").as_uri()),
+        **values,  # type: ignore[arg-type]  # wrong values are the point
+    )
+
+
+def test_the_default_release_id_follows_from_recipe_seed_data_and_code(tmp_path: Path) -> None:
+    first, again, other = _make(tmp_path), _make(tmp_path), _make(tmp_path, seed=2)
+    assert first.release_id == again.release_id
+    assert first.release_id.startswith("resnet-digits-s1-")
+    assert other.release_id != first.release_id
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"recipe": "vgg"}, "unknown recipe, got vgg"),
+        ({"regions": []}, "a release needs a region"),
+        ({"regions": ["mars"]}, "unknown region, got mars"),
+        ({"regions": ["us-east", "us-east"]}, "named twice"),
+        ({"seed": -1}, "seed is out of range, got -1"),
+        ({"release_id": "../x"}, "release id is malformed"),
+    ],
+)
+def test_bad_input_is_refused_and_writes_nothing(tmp_path: Path, changed: dict[str, object], message: str) -> None:
+    with pytest.raises(FlightpathError, match=message):
+        _make(tmp_path, **changed)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_missing_ray_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "ray" else real(name, *a))
+    with pytest.raises(FlightpathError, match="Ray is missing"):
+        _make(tmp_path)
+
+
+def test_the_same_id_with_another_seed_is_a_conflict(tmp_path: Path) -> None:
+    _make(tmp_path, release_id="rel")
+    with pytest.raises(Conflict, match="already stands for another seed, got 2, expected 1"):
+        _make(tmp_path, release_id="rel", seed=2)

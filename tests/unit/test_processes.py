@@ -1,0 +1,93 @@
+"""Records of processes: adopted when they are the same process, never signalled when they are not."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from serving.processes import ProcessRecord, forget, listener, read_records, spawn, stop, wait_until_gone
+
+_SLEEPER = [
+    sys.executable,
+    "-c",
+    "import sys; print('up', flush=True); sys.stdin = None; import signal; signal.pause()",
+]
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[ProcessRecord, subprocess.Popen[bytes]]]:
+    record, child = spawn(tmp_path / "run", "sleeper", _SLEEPER, log=tmp_path / "log", detail={"port": 1})
+    yield record, child
+    child.kill()
+    child.wait()
+
+
+def test_a_record_lets_the_next_owner_find_the_process(
+    running: tuple[ProcessRecord, subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    record, _ = running
+    assert read_records(tmp_path / "run") == [record]
+    assert record.alive
+    assert record.detail == {"port": 1}
+
+
+def test_a_stopped_process_is_gone_and_forgotten(
+    running: tuple[ProcessRecord, subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    record, child = running
+    stop(record, grace_s=10)
+    child.wait()
+    assert not record.alive
+    forget(tmp_path / "run", "sleeper")
+    assert read_records(tmp_path / "run") == []
+
+
+def test_a_reused_pid_is_not_signalled(running: tuple[ProcessRecord, subprocess.Popen[bytes]]) -> None:
+    record, child = running
+    stranger = replace(record, started_at=record.started_at + 100)
+    assert not stranger.alive
+    stop(stranger, grace_s=0.1)
+    assert child.poll() is None
+
+
+def test_a_process_that_ignores_sigterm_is_killed_with_its_children(tmp_path: Path) -> None:
+    script = (
+        "import signal, subprocess, sys\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()'])\n"
+        "print(child.pid, flush=True)\n"
+        "signal.pause()\n"
+    )
+    log = tmp_path / "log"
+    record, child = spawn(tmp_path / "run", "stubborn", [sys.executable, "-c", script], log=log)
+    while not log.read_text().endswith("\n"):
+        assert child.poll() is None
+    grandchild = psutil.Process(int(log.read_text()))
+    stop(record, grace_s=0.2)
+    child.wait()
+    grandchild.wait(timeout=10)
+    assert wait_until_gone(record, timeout_s=1)
+
+
+def test_a_torn_record_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "torn.json").write_text('{"name": "x", "pi')
+    assert read_records(tmp_path) == []
+
+
+def test_a_large_log_is_moved_aside_before_a_start(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * (11 * 1024 * 1024))
+    _, child = spawn(tmp_path / "run", "quick", [sys.executable, "-c", "print('new')"], log=log)
+    child.wait()
+    assert log.read_text() == "new\n"
+    assert (tmp_path / "log.1").stat().st_size == 11 * 1024 * 1024
+
+
+def test_the_listener_of_a_port_is_found(busy_port: int) -> None:
+    process = listener(busy_port)
+    assert process is not None
+    assert process.pid == psutil.Process().pid
