@@ -25,6 +25,11 @@ def _run(action: Callable[[], object]) -> None:
         raise typer.Exit(1) from error
 
 
+def _console() -> Console:
+    """The terminal's width; in a pipe or a log there is none, and tables get room."""
+    return Console() if sys.stdout.isatty() else Console(width=120)
+
+
 def _say(line: str) -> None:
     print(line, flush=True)
 
@@ -50,7 +55,7 @@ def status() -> None:
     """What each region runs, with which weights and health."""
     from flightpath.local.status import show_status
 
-    _run(lambda: asyncio.run(show_status(Settings(), Console())))
+    _run(lambda: asyncio.run(show_status(Settings(), _console())))
 
 
 @app.command()
@@ -69,7 +74,7 @@ def demo(
     if region:
         options = DemoOptions(**{**vars(options), "regions": region})
     signal.signal(signal.SIGTERM, _interrupt)
-    _run(lambda: run_demo(Settings(), options, Console()))
+    _run(lambda: run_demo(Settings(), options, _console()))
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:

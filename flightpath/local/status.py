@@ -17,33 +17,32 @@ async def show_status(settings: Settings, console: Console) -> None:
     topology = load_topology(settings)
     token = TokenFolder(folder=topology.token_folder).read("promoter")
     table = Table(title="Regions", title_justify="left")
-    for column in ("region", "agent", "model", "live", "previous", "rollout", "gateway"):
-        table.add_column(column)
+    for column in ("region", "state", "model", "live", "server", "weights", "gateway"):
+        table.add_column(column, overflow="fold")
     answered = 0
     for region in topology.regions:
         try:
             state = await AgentClient(region.agent_url, token).region()
         except RetryableError as away:
-            table.add_row(region.name, f"no answer ({away.what})", "", "", "", "", region.gateway_url)
+            table.add_row(region.name, f"no answer: {away.what}", "", "", "", "", region.gateway_url)
             continue
         answered += 1
         for row in _rows(state):
-            table.add_row(region.name, "ready", *row, region.gateway_url)
+            table.add_row(region.name, str(state["state"]), *row, region.gateway_url)
     console.print(table)
     if not answered:
         raise RetryableError("no region answers", got="0 agents", expected="`flightpath up` first")
 
 
 def _rows(state: dict[str, Any]) -> list[list[str]]:
-    models = state.get("models") or []
-    if not models:
-        return [["none", "", "", ""]]
-    return [
-        [
-            str(model["model"]),
-            str(model.get("live_version") or "none"),
-            str(model.get("previous_version") or "none"),
-            str(model.get("rollout") or "none"),
-        ]
-        for model in models
-    ]
+    """Model, live version, server and weights of each model (docs/api.md, `GET /v1/region`)."""
+    rollouts = {rollout["model"]: rollout["state"] for rollout in state["rollouts"]}
+    rows = []
+    for model in state["models"]:
+        live = "none" if model["version"] is None else f"v{model['version']} ({model['release']})"
+        if model["model"] in rollouts:
+            live += f", rollout {rollouts[model['model']]}"
+        server = (model["server"] or {}).get("state", "none")
+        weights = ", ".join(f"{name} {weight} %" for name, weight in model["weights"].items() if weight)
+        rows.append([str(model["model"]), live, str(server), weights or "none"])
+    return rows or [["none", "", "", ""]]

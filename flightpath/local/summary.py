@@ -13,6 +13,9 @@ from tasks.promotion.outcome import RegionOutcome
 from tasks.release.report import ReleaseReport
 
 
+_VARIANTS = ("onnxruntime-cpu-fp32", "onnxruntime-cpu-int8")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoResult:
     report: ReleaseReport
@@ -47,29 +50,29 @@ def show(console: Console, result: DemoResult) -> None:
 
 def _model_table(report: ReleaseReport) -> Table:
     table = Table(title=f"{report.model} version {report.version}: {report.state}", title_justify="left")
-    for column in ("", "FP32", "INT8"):
-        table.add_column(column, justify="left" if not column else "right")
+    for column in ("ONNX Runtime", "FP32", "INT8"):
+        table.add_column(column, justify="left" if column == "ONNX Runtime" else "right")
     rows = (
-        ("accuracy, held-out", "fp32_accuracy", "int8_accuracy", "{:.2%}"),
-        ("latency p50, batch 1", "fp32_p50_ms_batch_1", "int8_p50_ms_batch_1", "{:.3f} ms"),
-        ("latency p50, batch 32", "fp32_p50_ms_batch_32", "int8_p50_ms_batch_32", "{:.3f} ms"),
+        ("accuracy, held-out", "accuracy", "{:.2%}"),
+        ("latency p50, batch 1", "p50 batch 1", "{:.3f} ms"),
+        ("latency p50, batch 32", "p50 batch 32", "{:.3f} ms"),
+        ("size", "size", "{:,.0f} bytes"),
     )
-    for title, fp32, int8, form in rows:
-        values = [report.figure("compression", name) for name in (fp32, int8)]
+    for title, figure, form in rows:
+        values = [report.figure("compression", f"{variant} {figure}") for variant in _VARIANTS]
         table.add_row(title, *("not measured" if value is None else form.format(value) for value in values))
     return table
 
 
 def _region_table(result: DemoResult) -> Table:
     table = Table(title="Regions", title_justify="left")
-    for column in ("region", "version", "before", "state", "last gates", "users' requests", "failed", "their accuracy"):
+    for column in ("region", "version", "state", "last step", "requests", "failed", "accuracy"):
         table.add_column(column)
     for region in result.report.regions:
         users = result.traffic.get(region.region, RegionTraffic())
         table.add_row(
             region.region,
-            str(region.version),
-            str(region.previous_version or "none"),
+            f"{region.version} (before: {region.previous_version or 'none'})",
             region.state,
             _last_gates(region),
             _requests(users),
@@ -85,14 +88,12 @@ def _requests(users: RegionTraffic) -> str:
 
 
 def _last_gates(region: RegionOutcome) -> str:
+    """What the gates of the last judged step measured, a line each."""
     judged = [step for step in region.steps if step.gates]
     if not judged:
         return "none"
-    return "\n".join(
-        f"{gate.gate} {gate.measured:.4g} (allowed {gate.allowed:.4g}) {gate.unit}"
-        for gate in judged[-1].gates
-        if gate.measured is not None and gate.allowed is not None
-    )
+    gates = [gate for gate in judged[-1].gates if gate.measured is not None]
+    return "\n".join(f"{gate.gate} {gate.measured:.4g} {gate.unit}" for gate in gates)
 
 
 def _time_table(result: DemoResult) -> Table:

@@ -13,8 +13,8 @@ from typing import Any
 
 from flyteidl.core.execution_pb2 import TaskExecution
 from flytekit import FlyteContextManager
+from flytekit.core.base_task import PythonTask
 from flytekit.core.interface import Interface
-from flytekit.core.python_function_task import PythonTask
 from flytekit.core.type_engine import TypeEngine
 from flytekit.extend.backend.base_connector import (
     AsyncConnectorBase,

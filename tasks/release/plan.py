@@ -4,7 +4,7 @@ Everything a user can get wrong is refused here, in under a second or two: nothi
 afterwards, since nothing was written.
 """
 
-import importlib.util
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from serving.errors import InvalidInput
@@ -36,22 +36,22 @@ def make_plan(
     check_regions(regions, topology)
     _check_ray()
     content = data_hash(chosen)
-    version = code_version()
+    code = code_version()
     plan = ReleasePlan(
-        release_id=release_id or _derived_id(recipe, seed, content, version),
+        release_id=release_id or _derived_id(recipe, seed, content, code),
         recipe=recipe,
         seed=seed,
         store_uri=store.uri,
         regions=list(regions),
-        code_version=version,
+        code_version=code,
         data_hash=content,
     )
     return Ledger(store, plan.release_id).claim(plan)
 
 
-def _derived_id(recipe: str, seed: int, content: str, version: str) -> str:
+def _derived_id(recipe: str, seed: int, content: str, code: str) -> str:
     name = recipe.rpartition(":")[2].replace("_", "-")
-    identifier = f"{name}-s{seed}-{fingerprint([recipe, seed, content, version])[:10]}"
+    identifier = f"{name}-s{seed}-{fingerprint([recipe, seed, content, code])[:10]}"
     check_name("release id", identifier)
     return identifier
 
@@ -72,5 +72,10 @@ def _check_seed(seed: int) -> None:
 
 
 def _check_ray() -> None:
-    if importlib.util.find_spec("ray") is None:
-        raise InvalidInput("Ray is missing", got="no package `ray`", expected="`make demo` or `pip install ray[train]`")
+    """By metadata: to ask the import system would load flytekit's lazy `ray`, and its settings with it."""
+    try:
+        version("ray")
+    except PackageNotFoundError as missing:
+        raise InvalidInput(
+            "Ray is missing", got="no package `ray`", expected="`make demo` or `pip install ray[train]`"
+        ) from missing

@@ -60,7 +60,7 @@ def make_report(
             StageReport(
                 stage="evaluation",
                 seconds=evaluation.seconds,
-                figures=[Figure(name="accuracy", value=evaluation.accuracy, unit="share"), *evaluation.figures],
+                figures=evaluation.figures,
             ),
             StageReport(
                 stage="compression",

@@ -1,6 +1,6 @@
 """A release is refused before anything is computed."""
 
-import importlib.util
+import importlib.metadata
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ from serving.errors import Conflict, FlightpathError
 from serving.regions.topology import local_topology
 from serving.store import ArtifactStore
 from tasks.artifacts import ReleasePlan
+from tasks.release import plan
 from tasks.release.plan import make_plan
 
 
@@ -47,8 +48,10 @@ def test_bad_input_is_refused_and_writes_nothing(tmp_path: Path, changed: dict[s
 
 
 def test_a_missing_ray_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "ray" else real(name, *a))
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(plan, "version", version)
     with pytest.raises(FlightpathError, match="Ray is missing"):
         _make(tmp_path)
 

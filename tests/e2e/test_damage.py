@@ -1,0 +1,104 @@
+"""Releases that went bad after evaluation are rolled back by themselves, and no user notices."""
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.credentials import SigningKey
+from serving.store import ArtifactStore
+from tests.e2e.conftest import PROJECT, FirstRelease, World
+from tests.fakes.damage import Damage, damaged_bundle, scale_one_layer_wrongly, shuffle_weights, write_json
+
+pytestmark = pytest.mark.timeout(900)
+
+_POLICY = {"steps_percent": [5, 25, 50, 100], "min_requests": 30}
+
+
+@contextmanager
+def _users(world: World, report: Path) -> Iterator[None]:
+    """Real requests with the first release's held-out images, to every region."""
+    command = [sys.executable, "-m", "flightpath.local.traffic", "--model", "resnet-digits"]
+    command += ["--release-id", "resnet-digits-1", "--report", str(report), "--rate", "30"]
+    process = subprocess.Popen(command, cwd=PROJECT, env=world.environment)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+
+
+def _live_versions(world: World) -> list[tuple[int, int]]:
+    """Version and weight of whatever serves the model, in the order of the regions."""
+    found = []
+    for index in range(3):
+        with urllib.request.urlopen(f"{world.gateway(index)}/v1/models", timeout=5) as response:
+            (model,) = json.loads(response.read())["data"]
+        found += [(backend["version"], backend["weight"]) for backend in model["versions"] if backend["weight"]]
+    return found
+
+
+def _promote(world: World, tmp_path: Path, release: str, bundle: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    plan = {**world.read("resnet-digits-1", "plan"), "release_id": release}
+    return world.pyflyte(
+        "run",
+        "workflows/promotion.py",
+        "promotion",
+        "--plan",
+        str(write_json(tmp_path / "plan.json", plan)),
+        "--bundle",
+        str(write_json(tmp_path / "bundle.json", bundle)),
+        "--policy",
+        json.dumps(_POLICY),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [("shuffled-weights", shuffle_weights), ("wrong-scale", scale_one_layer_wrongly)]
+)
+def test_a_damaged_model_is_rolled_back_by_itself(
+    world: World, first_release: FirstRelease, tmp_path: Path, name: str, damage: Damage
+) -> None:
+    before = _live_versions(world)
+    bundle = world.read(first_release.release_id, "bundle")
+    bundle["digest"] = damaged_bundle(
+        ArtifactStore((world.root / "store").as_uri()),
+        bundle["digest"],
+        SigningKey.ensure(world.root / "keys"),
+        bundle["variant"],
+        damage,
+        tmp_path,
+    )
+    with _users(world, tmp_path / "traffic.json"):
+        done = _promote(world, tmp_path, name, bundle)
+    assert done.returncode == 1
+    assert f"flightpath: release {name} is not live, got rolled_back: " in done.stderr
+    assert "us-east" in done.stderr
+    assert "allowed" in done.stderr
+    _check_nobody_noticed(world, tmp_path, before)
+
+
+def test_a_model_server_that_crashes_on_its_tenth_request_is_rolled_back_by_itself(
+    world: World, first_release: FirstRelease, tmp_path: Path
+) -> None:
+    before = _live_versions(world)
+    bundle = {**world.read(first_release.release_id, "bundle"), "engine": "crashing"}
+    with _users(world, tmp_path / "traffic.json"):
+        done = _promote(world, tmp_path, "crashing-server", bundle)
+    assert done.returncode == 1
+    assert "flightpath: release crashing-server is not live, got rolled_back: " in done.stderr
+    _check_nobody_noticed(world, tmp_path, before)
+
+
+def _check_nobody_noticed(world: World, tmp_path: Path, before: list[tuple[int, int]]) -> None:
+    assert _live_versions(world) == before
+    users = json.loads((tmp_path / "traffic.json").read_bytes())
+    assert {name: region["failures"] for name, region in users.items()} == {name: {} for name in users}
+    assert all(region["sent"] > 50 for region in users.values())

@@ -1,0 +1,111 @@
+"""The main job from data to three regions, again over the running version, and once more with the same id."""
+
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import FirstRelease, World
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def _curl_commands(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("curl ")]
+
+
+@pytest.mark.smoke
+def test_the_demo_takes_a_model_from_data_to_three_regions(world: World, first_release: FirstRelease) -> None:
+    report = world.read(first_release.release_id, "report")
+    assert report["state"] == "live"
+    assert [(region["region"], region["state"], region["version"]) for region in report["regions"]] == [
+        ("us-east", "live", 1),
+        ("eu-west", "live", 1),
+        ("asia-pacific", "live", 1),
+    ]
+    accuracy = {
+        figure["name"]: figure["value"]
+        for stage in report["stages"]
+        for figure in stage["figures"]
+        if stage["stage"] == "compression"
+    }
+    assert accuracy["fp32_accuracy"] >= 0.96
+    assert accuracy["int8_accuracy"] >= 0.99 * accuracy["fp32_accuracy"]
+    assert " 0 failed" in first_release.output
+
+
+@pytest.mark.smoke
+def test_the_printed_curl_commands_answer(first_release: FirstRelease) -> None:
+    commands = _curl_commands(first_release.output)
+    assert len(commands) >= 4
+    for command in commands:
+        done = subprocess.run([*shlex.split(command), "--fail"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, command
+        assert "error" not in json.loads(done.stdout), command
+
+
+@pytest.mark.smoke
+def test_every_deck_was_written_and_is_named(world: World, first_release: FirstRelease) -> None:
+    decks = {path.stem: path for path in (world.root / "decks" / first_release.release_id).glob("*.html")}
+    assert set(decks) == {"training", "evaluation", "compression", "promotion"}
+    for path in decks.values():
+        assert str(path) in first_release.output
+        assert "<svg" in path.read_text()
+        assert "http://" not in path.read_text().replace("http://www.w3.org", "").replace(
+            "http://purl.org", ""
+        ).replace("http://creativecommons.org", ""), "a Deck opens offline"
+
+
+def test_the_same_release_id_again_changes_nothing(world: World, first_release: FirstRelease) -> None:
+    before = _state(world, first_release.release_id)
+    done = world.flightpath("demo", "--release-id", first_release.release_id, "--seed", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert _state(world, first_release.release_id) == before
+    assert " 0 failed" in done.stdout
+
+
+def _state(world: World, release: str) -> dict[str, object]:
+    """Everything that must not move: model servers, routes, the report, what is in the stores."""
+    servers = sorted(path.read_text() for path in world.root.glob("regions/*/servers/*.json"))
+    routes = sorted(path.read_text() for path in world.root.glob("regions/*/routes.json"))
+    bundles = sorted(str(path) for path in world.root.glob("**/bundles/sha256/*"))
+    return {"servers": servers, "routes": routes, "bundles": bundles, "report": world.read(release, "report")}
+
+
+@pytest.mark.smoke
+def test_the_next_version_goes_over_the_running_one_without_a_failed_request(
+    world: World, first_release: FirstRelease
+) -> None:
+    done = world.flightpath("demo")
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = world.read("resnet-digits-2", "report")
+    assert [(region["state"], region["version"], region["previous_version"]) for region in report["regions"]] == [
+        ("live", 2, 1)
+    ] * 3
+    users = json.loads((world.root / "demo" / "resnet-digits-2" / "traffic.json").read_bytes())
+    assert sum(region["failed"] for region in users.values()) == 0
+    assert all({"1", "2"} <= set(region["by_version"]) for region in users.values())
+
+
+def test_each_sub_workflow_runs_alone(world: World, first_release: FirstRelease, tmp_path: Path) -> None:
+    release = first_release.release_id
+    inputs = {stage: str(world.record(release, stage)) for stage in ("plan", "data", "training", "evaluation")}
+    compressed, sealed = str(world.record(release, "compression")), str(world.record(release, "bundle"))
+    upto_evaluation = ["--plan", inputs["plan"], "--dataset", inputs["data"], "--checkpoint", inputs["training"]]
+    runs = [
+        ("workflows/training.py", "data", ["--plan", inputs["plan"]]),
+        ("workflows/training.py", "training", ["--plan", inputs["plan"], "--dataset", inputs["data"]]),
+        ("workflows/training.py", "evaluation", upto_evaluation),
+        ("workflows/compression.py", "compression", [*upto_evaluation, "--evaluation", inputs["evaluation"]]),
+        (
+            "workflows/compression.py",
+            "bundle",
+            [*upto_evaluation, "--evaluation", inputs["evaluation"], "--compressed", compressed],
+        ),
+        ("workflows/promotion.py", "promotion", ["--plan", inputs["plan"], "--bundle", sealed]),
+    ]
+    for file, name, arguments in runs:
+        done = world.pyflyte("run", file, name, *arguments)
+        assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
