@@ -1,0 +1,1 @@
+"""Compression: ONNX, INT8 in two profiles, and the signed bundle."""

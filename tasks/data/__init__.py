@@ -1,0 +1,1 @@
+"""Data: named arrays in three splits, written once by content hash."""

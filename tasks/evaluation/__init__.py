@@ -1,0 +1,1 @@
+"""Evaluation: held-out figures with intervals, and the golden set that regions replay."""

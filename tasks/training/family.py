@@ -1,0 +1,76 @@
+"""What the stages must know of a kind of model, and all that they know.
+
+Batches and splits are arrays by name, so a family decides which of them it reads: an image
+classifier reads `images` and `labels`, a language model reads `tokens`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.bundle import TensorSpec
+from tasks.artifacts import Figure
+from tasks.data.module import Split
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signature:
+    """Inputs and outputs of the exported model. Input names are names of arrays in a split."""
+
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """How good a model's outputs are."""
+
+    accuracy: float
+    """0 to 1, higher is better: what gates compare (top-1 for classifiers, next-token for language models)."""
+    interval: tuple[float, float]
+    """95 % confidence interval of `accuracy`."""
+    figures: list[Figure] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+    """JSON for the plots, for example the confusion matrix."""
+
+
+class Family(Protocol):
+    """A kind of model. Implementations are stateless; randomness comes from torch's global generator."""
+
+    @property
+    def kind(self) -> str:
+        """Name of the family in the bundle's manifest, for example `image-classifier`."""
+        ...
+
+    @property
+    def golden_kind(self) -> str:
+        """How regions read the golden set (`GoldenSet.kind`)."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Plain JSON of every setting that shapes the model; part of the recipe's fingerprint."""
+        ...
+
+    def signature(self) -> Signature: ...
+
+    def build_model(self) -> "torch.nn.Module":
+        """A fresh model whose weights come from torch's generator; called with the inputs in signature order."""
+        ...
+
+    def loss(self, model: "torch.nn.Module", batch: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
+        """Scalar mean loss over the batch, augmentation included."""
+        ...
+
+    def judge(self, outputs: NDArray[np.float32], split: Split) -> Judgement:
+        """Judge the first output for every sample of `split`, whichever runtime computed it."""
+        ...
+
+    def golden(self, split: Split, reference: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """The arrays of the golden set: inputs, labels and the FP32 model's answers under their fixed names."""
+        ...

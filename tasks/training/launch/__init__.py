@@ -1,0 +1,1 @@
+"""Launchers: the same training loop under Ray, under torchrun, or in this process."""

@@ -1,0 +1,123 @@
+"""Data-parallel training under Ray Train: Ray places and restarts workers, our checkpoints resume them.
+
+Uses the Ray that the caller has initialised (Flyte's Ray plugin does), or starts one on this machine
+and stops it afterwards. That one demands a token of whoever connects: Ray listens on every interface.
+"""
+
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from serving.errors import FlightpathError, InvalidInput, RetryableError
+from tasks.training.loop import TrainingOrder, train_worker
+from tasks.training.recipes import get_recipe
+from tasks.training.reporting import PROGRESS_FILE, append_to
+
+_OBJECT_STORE_BYTES: Final = 256 * 1024 * 1024
+"""Nothing large goes through Ray's objects: data and checkpoints are files."""
+
+_ENVIRONMENT: Final[Mapping[str, str]] = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+}
+"""Phones nobody; waits for workers on a loaded machine. Defaults: what the caller has set stays."""
+
+
+def launch(order: TrainingOrder) -> None:
+    """Train with `order.workers` CPU workers over gloo.
+
+    Raises:
+        InvalidInput: Ray is not installed.
+        RetryableError: Ray did not start, or workers failed more often than the recipe allows.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if "ray._raylet" not in sys.modules:
+        # Ray reads this when it is loaded; a process that has loaded it already keeps the mode it began with.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    ray = _import_ray()
+    with _ray_running(ray, workers=order.workers):
+        _fit(order)
+
+
+def _import_ray() -> ModuleType:
+    try:
+        import ray
+        import ray.train.torch
+    except ImportError as missing:
+        raise InvalidInput(
+            f"Ray is not usable ({missing})", got="no ray.train", expected="ray[train] >= 2.60, or another launcher"
+        ) from missing
+    return ray
+
+
+@contextmanager
+def _ray_running(ray: ModuleType, *, workers: int) -> Iterator[None]:
+    if ray.is_initialized():
+        yield
+        return
+    # Sockets below it may have 107 characters.
+    folder = tempfile.mkdtemp(prefix="fp-ray-", dir="/tmp")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
+        _start(ray, workers, folder)
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(ray: ModuleType, workers: int, folder: str) -> None:
+    try:
+        ray.init(
+            num_cpus=workers,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level="warning",
+            _temp_dir=folder,
+            _node_ip_address="127.0.0.1",
+            # Workers do not inherit what this process added to its path, and recipes are found by it.
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}},
+        )
+    except (RuntimeError, OSError, ValueError, ConnectionError) as failed:
+        raise RetryableError(f"Ray did not start ({failed})", expected="a free machine") from failed
+
+
+def _fit(order: TrainingOrder) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config=asdict(order),
+        torch_config=TorchConfig(backend="gloo"),
+        scaling_config=ScalingConfig(num_workers=order.workers, resources_per_worker={"CPU": 1}),
+        run_config=RunConfig(
+            # A name of its own for each launch: our checkpoints resume a run, not Ray's snapshot.
+            name=f"launch-{secrets.token_hex(4)}",
+            storage_path=str(Path(order.run_folder) / "ray"),
+            failure_config=FailureConfig(max_failures=get_recipe(order.recipe).max_failures),
+        ),
+    )
+    try:
+        trainer.fit()
+    except FlightpathError:
+        raise
+    except Exception as failed:
+        # Ray wraps whatever a worker raised in exceptions of its own that differ by version.
+        raise RetryableError(f"training under Ray failed ({failed})", expected="workers that end well") from failed
+
+
+def _work(order: dict[str, Any]) -> None:
+    told = TrainingOrder(**order)
+    train_worker(told, listener=append_to(Path(told.run_folder) / PROGRESS_FILE))

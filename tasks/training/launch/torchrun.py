@@ -1,0 +1,129 @@
+"""Data-parallel training under torchrun: the entry module of TrainingJobs and PyTorch elastic.
+
+    torchrun --nproc-per-node 2 -m tasks.training.launch.torchrun \\
+        --recipe resnet-digits --dataset file:///…/datasets/<sha256> --output file:///…/run --seed 1
+
+Every worker reads RANK, WORLD_SIZE and MASTER_* as torchrun sets them, FLIGHTPATH_CHECKPOINT_URI (in
+place of --output) and FLIGHTPATH_RESUME (auto, never, a step). Rank 0 posts progress to
+FLIGHTPATH_PROGRESS_URL. Exit codes: 0 done, 2 a wrong input, 75 worth trying again.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from serving.errors import FlightpathError, InvalidInput, RetryableError
+from tasks.training.loop import TrainingOrder, train_worker
+from tasks.training.reporting import PROGRESS_FILE, Listener, Progress, append_to, post_to
+
+EXIT_INVALID: Final = 2
+EXIT_RETRY: Final = 75
+"""EX_TEMPFAIL of sysexits.h."""
+_TAIL_CHARACTERS: Final = 2000
+
+
+def launch(order: TrainingOrder) -> None:
+    """Train with `order.workers` processes of this machine, rendezvous on a free loopback port.
+
+    Raises:
+        RetryableError: a worker failed; the message ends with what it said.
+    """
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(order.workers)),
+        *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"),
+        *("-m", "tasks.training.launch.torchrun", "--recipe", order.recipe, "--dataset", order.dataset_uri),
+        *("--output", order.run_folder, "--seed", str(order.seed), "--resume", order.resume),
+    ]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+        start_new_session=True,
+    ) as agent:
+        try:
+            output, _ = agent.communicate()
+        except BaseException:
+            # torchrun forwards SIGTERM to its workers and waits for them.
+            os.killpg(agent.pid, signal.SIGTERM)
+            raise
+    if agent.returncode != 0:
+        said = output.decode(errors="replace")[-_TAIL_CHARACTERS:]
+        raise RetryableError(f"training under torchrun failed: {said}", got=agent.returncode, expected="exit code 0")
+
+
+def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """One worker; returns its exit code."""
+    try:
+        order = parse_order(arguments, environment)
+        _join_and_train(order, _listener(order, environment))
+    except FlightpathError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return EXIT_RETRY if error.retryable else EXIT_INVALID
+    return 0
+
+
+def parse_order(arguments: Sequence[str], environment: Mapping[str, str]) -> TrainingOrder:
+    """The order that command line and environment give; FLIGHTPATH_* win over their arguments."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.training.launch.torchrun", description="One worker.")
+    parser.add_argument("--recipe", required=True, help="name, or package.module:function")
+    parser.add_argument("--dataset", required=True, help="address of a dataset folder; its last part is its SHA-256")
+    parser.add_argument("--output", default="", help="run folder: a path or file:// address that all workers share")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--resume", default="auto", help="auto | never | a step")
+    given = parser.parse_args(arguments)
+    output = environment.get("FLIGHTPATH_CHECKPOINT_URI") or given.output
+    return TrainingOrder(
+        recipe=given.recipe,
+        dataset_uri=given.dataset,
+        dataset_sha256=given.dataset.rstrip("/").rpartition("/")[2],
+        run_folder=str(local_folder(output)),
+        seed=given.seed,
+        workers=int(environment.get("WORLD_SIZE", "1")),
+        resume=environment.get("FLIGHTPATH_RESUME") or given.resume,
+    )
+
+
+def local_folder(uri: str) -> Path:
+    """The folder of a path or a file:// address; checkpoints need a file system with rename."""
+    parts = urlsplit(uri)
+    if not uri or parts.scheme not in ("", "file") or parts.netloc:
+        raise InvalidInput("run folder is not usable", got=uri, expected="a path or file:///… on a shared file system")
+    return Path(unquote(parts.path)).resolve()
+
+
+def _listener(order: TrainingOrder, environment: Mapping[str, str]) -> Listener:
+    listeners = [append_to(Path(order.run_folder) / PROGRESS_FILE), post_to(environment)]
+
+    def listener(progress: Progress) -> None:
+        for tell in listeners:
+            if tell is not None:
+                tell(progress)
+
+    return listener
+
+
+def _join_and_train(order: TrainingOrder, listener: Listener) -> None:
+    import torch
+    from torch import distributed
+
+    if order.workers == 1:
+        train_worker(order, listener=listener)
+        return
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+    distributed.init_process_group(backend="nccl" if cuda else "gloo")
+    try:
+        train_worker(order, listener=listener, device=device)
+    finally:
+        distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,291 @@
+"""The training loop of one worker, whatever launched it.
+
+Data-parallel over the default process group where there is one, alone otherwise. The same recipe,
+data, seed and world size give the same bits on one machine, with or without a crash in between: the
+order of samples is a function of the step, the learning rate is too, and every generator's state is
+in the checkpoint.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from serving.errors import InvalidInput, NotFound
+from tasks.data.module import SPLITS, fetch_dataset, read_split
+from tasks.data.sampler import Sampler, steps_for
+from tasks.evaluation.accuracy import predict
+from tasks.training import checkpointing
+from tasks.training.checkpointing import SavedCheckpoint
+from tasks.training.family import Family
+from tasks.training.precision import forward_precision
+from tasks.training.recipes import OptimizerConfig, Recipe, fingerprint, get_recipe
+from tasks.training.reporting import Listener, Progress
+from tasks.training.state import TrainingState, new_state, rank_state, restore, restore_rank
+
+_REPORTS_PER_RUN: Final = 60
+_VALIDATIONS_PER_RUN: Final = 12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingOrder:
+    """What every worker is told. Plain types, so any launcher carries it."""
+
+    recipe: str
+    """Name or reference (`get_recipe`)."""
+    dataset_uri: str
+    dataset_sha256: str
+    run_folder: str
+    """Checkpoints and progress; on a file system that all workers share."""
+    seed: int
+    workers: int
+    resume: str = "auto"
+    """`auto`: from the newest whole checkpoint; `never`; or a step's number."""
+
+    def __post_init__(self) -> None:
+        if self.resume not in ("auto", "never") and not self.resume.isdecimal():
+            raise InvalidInput("resume is malformed", got=self.resume, expected="auto | never | a step")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Worker:
+    """Who this process is among the workers."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @classmethod
+    def current(cls, device: torch.device | None = None) -> "Worker":
+        joined = distributed.is_available() and distributed.is_initialized()
+        return cls(
+            rank=distributed.get_rank() if joined else 0,
+            world_size=distributed.get_world_size() if joined else 1,
+            device=device or torch.device("cpu"),
+        )
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            distributed.barrier()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Run:
+    """Everything of a run that does not change from step to step."""
+
+    recipe: Recipe
+    family: Family
+    worker: Worker
+    folder: Path
+    seed: int
+    attempt: int
+    fingerprint: str
+    sampler: Sampler
+    total_steps: int
+    train: dict[str, torch.Tensor]
+    validation: dict[str, Any]
+    listener: Listener | None
+
+
+def total_steps(recipe: Recipe, train_samples: int) -> int:
+    """Optimizer steps of a whole run."""
+    return steps_for(train_samples, global_batch=recipe.global_batch, epochs=recipe.epochs)
+
+
+def train_worker(order: TrainingOrder, *, listener: Listener | None = None, device: torch.device | None = None) -> None:
+    """Train to the end of the order, from its newest checkpoint on. Call it in every worker alike.
+
+    Args:
+        listener: told of progress, in rank 0 only; what it raises ends the run.
+    """
+    with reproducible_torch():
+        run, state, resumed = _begin(order, Worker.current(device), listener)
+        if resumed is not None:
+            restore(state, resumed, fingerprint=run.fingerprint, seed=run.seed)
+        torch.manual_seed(_rank_seed(run.seed, run.worker.rank))
+        if resumed is not None:
+            restore_rank(resumed, run.worker.rank, run.sampler)
+        _train(run, state)
+        run.worker.barrier()
+
+
+@contextmanager
+def reproducible_torch() -> Iterator[None]:
+    """One thread per worker and deterministic kernels; the process gets its settings back."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+
+
+def learning_rate(step: int, total: int, config: OptimizerConfig) -> float:
+    """Linear warm-up to the peak, then half a cosine down to zero at `total` (Loshchilov & Hutter, 2017)."""
+    warmup = max(1, round(config.warmup_share * total))
+    if step < warmup:
+        return config.peak_learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, total - warmup)
+    return config.peak_learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _begin(
+    order: TrainingOrder, worker: Worker, listener: Listener | None
+) -> tuple[_Run, TrainingState, SavedCheckpoint | None]:
+    recipe = get_recipe(order.recipe)
+    family = recipe.family()
+    folder = Path(order.run_folder)
+    data = _fetch_once(order, worker, folder / "dataset")
+    train, validation = (read_split(data, name) for name in SPLITS[:2])
+    samples = len(next(iter(train.values())))
+    resumed, attempt = _agree_on_resume(folder, order.resume, worker)
+    run = _Run(
+        recipe=recipe,
+        family=family,
+        worker=worker,
+        folder=folder,
+        seed=order.seed,
+        attempt=attempt,
+        fingerprint=run_fingerprint(recipe, order.dataset_sha256),
+        sampler=Sampler(samples=samples, global_batch=recipe.global_batch, seed=order.seed),
+        total_steps=total_steps(recipe, samples),
+        train={name: torch.from_numpy(array) for name, array in train.items()},
+        validation=validation,
+        listener=listener if worker.rank == 0 else None,
+    )
+    return run, new_state(family, recipe.optimizer, seed=order.seed, device=worker.device), resumed
+
+
+def run_fingerprint(recipe: Recipe, dataset_sha256: str) -> str:
+    """What a checkpoint must match to be resumed: the recipe's fingerprint and the data's hash."""
+    return f"{fingerprint(recipe)}-{dataset_sha256}"
+
+
+def _fetch_once(order: TrainingOrder, worker: Worker, target: Path) -> Path:
+    """Rank 0 fetches, then every worker checks what it is about to read."""
+    if worker.rank == 0:
+        fetch_dataset(order.dataset_uri, target, sha256=order.dataset_sha256)
+    worker.barrier()
+    return fetch_dataset(order.dataset_uri, target, sha256=order.dataset_sha256)
+
+
+def _agree_on_resume(folder: Path, resume: str, worker: Worker) -> tuple[SavedCheckpoint | None, int]:
+    """Rank 0 looks, all follow: the checkpoint to resume from, and this attempt's number."""
+    choice = torch.zeros(3, dtype=torch.int64)
+    if worker.rank == 0:
+        step = int(resume) if resume.isdecimal() else None
+        found = checkpointing.find_latest_verified(folder, at_step=step)
+        if step is not None and found.newest is None:
+            raise NotFound("no whole checkpoint to resume from", got=found.skipped, expected=f"step {step}")
+        newest = None if resume == "never" else found.newest
+        choice += torch.tensor([newest.step, newest.attempt, 0] if newest else [-1, 0, 0])
+        choice[2] = found.attempts + 1
+    if worker.world_size > 1:
+        on_device = choice.to(worker.device)
+        distributed.broadcast(on_device, src=0)
+        choice = on_device.cpu()
+    step_done, attempt_of, attempt = (int(value) for value in choice)
+    if step_done < 0:
+        return None, attempt
+    return checkpointing.verify_checkpoint(folder / checkpointing.checkpoint_name(step_done, attempt_of)), attempt
+
+
+def _train(run: _Run, state: TrainingState) -> None:
+    model = _data_parallel(state.model, run.worker)
+    started, first_step, saved_step = time.monotonic(), state.step, state.step
+    report_every = max(1, run.total_steps // _REPORTS_PER_RUN)
+    model.train()
+    while state.step < run.total_steps:
+        loss = _step(run, state, model)
+        state.step += 1
+        last = state.step == run.total_steps
+        if last or state.step % report_every == 0:
+            _record(run, state, loss)
+        if last or state.step % run.recipe.checkpoint_interval_steps == 0:
+            save_checkpoint(run, state)
+            saved_step = state.step
+        if run.listener is not None and (last or state.step % report_every == 0):
+            samples = (state.step - first_step) * run.recipe.global_batch
+            run.listener(
+                Progress(
+                    step=state.step,
+                    total_steps=run.total_steps,
+                    loss=state.curve[-1]["loss"],
+                    samples_per_s=samples / (time.monotonic() - started),
+                    checkpoint_step=saved_step,
+                    time=time.time(),
+                )
+            )
+
+
+def _step(run: _Run, state: TrainingState, model: torch.nn.Module) -> torch.Tensor:
+    """One optimizer step; returns this worker's loss."""
+    worker = run.worker
+    indices = torch.from_numpy(run.sampler.rank_indices(state.step, rank=worker.rank, world_size=worker.world_size))
+    batch = {name: tensor[indices].to(worker.device) for name, tensor in run.train.items()}
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate(state.step, run.total_steps, run.recipe.optimizer)
+    state.optimizer.zero_grad(set_to_none=True)
+    with forward_precision(run.recipe.precision, worker.device):
+        loss = run.family.loss(model, batch)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
+    torch.nn.utils.clip_grad_norm_(state.model.parameters(), run.recipe.optimizer.max_gradient_norm)
+    state.optimizer.step()
+    return loss.detach()
+
+
+def _record(run: _Run, state: TrainingState, loss: torch.Tensor) -> None:
+    """Add the step to the curve: mean loss over the workers and, now and then, accuracy on the validation split."""
+    if run.worker.world_size > 1:
+        distributed.all_reduce(loss)
+        loss /= run.worker.world_size
+    entry = {
+        "step": float(state.step),
+        "loss": float(loss),
+        "learning_rate": learning_rate(state.step - 1, run.total_steps, run.recipe.optimizer),
+    }
+    before = state.curve[-1]["step"] if state.curve else 0.0
+    every = run.total_steps / _VALIDATIONS_PER_RUN
+    due = state.step == run.total_steps or int(state.step / every) > int(before / every)
+    if due and run.worker.rank == 0:
+        outputs = predict(run.family, state.model, run.validation, device=run.worker.device)
+        entry["validation_accuracy"] = run.family.judge(outputs, run.validation).accuracy
+    state.curve.append(entry)
+
+
+def save_checkpoint(run: _Run, state: TrainingState) -> None:
+    """Every worker writes its file, rank 0 the rest; the manifest follows once all are on the disk."""
+    folder = run.folder / checkpointing.checkpoint_name(state.step, run.attempt)
+    checkpointing.write_rank(folder, run.worker.rank, rank_state(run.sampler, state.step))
+    if run.worker.rank == 0:
+        checkpointing.write_model(folder, state.model, state.optimizer, state.curve)
+    run.worker.barrier()
+    if run.worker.rank != 0:
+        return
+    checkpointing.commit(
+        folder, step=state.step, fingerprint=run.fingerprint, seed=run.seed, world_size=run.worker.world_size
+    )
+    checkpointing.remove_old(
+        run.folder, keep=run.recipe.keep_checkpoints, newest=checkpointing.verify_checkpoint(folder)
+    )
+
+
+def _data_parallel(model: torch.nn.Module, worker: Worker) -> torch.nn.Module:
+    if worker.world_size == 1:
+        return model
+    return DistributedDataParallel(model, device_ids=[worker.device.index] if worker.device.type == "cuda" else None)
+
+
+def _rank_seed(seed: int, rank: int) -> int:
+    """A generator of its own for each worker: their augmentations differ."""
+    return int(np.random.SeedSequence([seed, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))

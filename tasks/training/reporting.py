@@ -1,0 +1,115 @@
+"""How a run tells where it is: rank 0 writes, the driver announces, an operator may listen by HTTP.
+
+Progress never stops a run: what cannot be delivered is dropped, with one warning.
+"""
+
+import json
+import logging
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from tasks.progress import announce
+
+_LOG = logging.getLogger(__name__)
+_POST_TIMEOUT_S: Final = 2.0
+_POLL_S: Final = 0.5
+PROGRESS_FILE: Final = "progress.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """One report of rank 0."""
+
+    step: int
+    total_steps: int
+    loss: float
+    """Mean over the global batch."""
+    samples_per_s: float
+    """Over all workers, since this attempt's first step."""
+    checkpoint_step: int
+    """Newest committed checkpoint, 0 for none."""
+    time: float
+    """Seconds since the epoch."""
+
+
+Listener = Callable[[Progress], None]
+
+
+def append_to(path: Path) -> Listener:
+    """A listener that appends one JSON line per report."""
+
+    def listener(progress: Progress) -> None:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(progress)) + "\n")
+
+    return listener
+
+
+def post_to(environment: Mapping[str, str]) -> Listener | None:
+    """A listener that posts to FLIGHTPATH_PROGRESS_URL with the token in FLIGHTPATH_PROGRESS_TOKEN, if set."""
+    url = environment.get("FLIGHTPATH_PROGRESS_URL", "")
+    if not url.startswith(("http://", "https://")):
+        return None
+    headers = {"Content-Type": "application/json"}
+    if token := environment.get("FLIGHTPATH_PROGRESS_TOKEN"):
+        headers["Authorization"] = f"Bearer {token}"
+
+    def listener(progress: Progress) -> None:
+        body = json.dumps({"schema_version": 1, **asdict(progress)}).encode()
+        request = urllib.request.Request(url, data=body, headers=headers, method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=_POST_TIMEOUT_S):
+                pass
+        except OSError as unreachable:
+            _LOG.warning("progress was not delivered: %s", unreachable)
+
+    return listener
+
+
+@contextmanager
+def announced(path: Path) -> Iterator[None]:
+    """While the block runs, announce the newest report in the file at `path`, twice a second at most."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    start = path.stat().st_size if path.exists() else 0
+    finished = threading.Event()
+    follower = threading.Thread(target=_follow, args=(path, start, finished), name="training-progress", daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        follower.join()
+
+
+def read_reports(path: Path, *, start: int = 0) -> tuple[list[Progress], int]:
+    """Whole lines from byte `start` on, and where the next read begins."""
+    if not path.exists():
+        return [], start
+    with path.open("rb") as file:
+        file.seek(start)
+        content = file.read()
+    whole = content[: content.rfind(b"\n") + 1]
+    return [Progress(**json.loads(line)) for line in whole.splitlines()], start + len(whole)
+
+
+def _follow(path: Path, start: int, finished: threading.Event) -> None:
+    last = False
+    while not last:
+        last = finished.wait(_POLL_S)
+        reports, start = read_reports(path, start=start)
+        if reports:
+            newest = reports[-1]
+            announce(
+                "training",
+                f"step {newest.step} of {newest.total_steps}",
+                step=newest.step,
+                total_steps=newest.total_steps,
+                loss=newest.loss,
+                samples_per_s=newest.samples_per_s,
+                checkpoint_step=newest.checkpoint_step,
+            )

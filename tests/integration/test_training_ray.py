@@ -1,0 +1,128 @@
+"""Real training: Ray with two workers, once, and torchrun's workers beside it.
+
+Ray listens on every interface, so it runs in a network namespace of its own where the machine lets
+an ordinary process make one.
+"""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from serving.store import ArtifactStore
+from tasks.artifacts import Checkpoint, Dataset
+from tasks.data.module import prepare
+from tasks.evaluation.accuracy import evaluate
+from tasks.training.entry import train
+from tasks.training.launch import torchrun
+from tasks.training.recipes import get_recipe
+from tests.fakes.tiny_recipe import REFERENCE, STEPS
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+_TRAIN = """
+import json, sys
+from dataclasses import asdict
+from pathlib import Path
+from serving.store import ArtifactStore
+from tasks.artifacts import Dataset
+from tasks.training.entry import train
+from tasks.training.launch.ray import launch
+from tasks.training.recipes import get_recipe
+
+store, run, dataset = sys.argv[1:]
+checkpoint = train(
+    get_recipe("resnet-digits"), Dataset(**json.loads(dataset)), seed=1, workers=2,
+    store=ArtifactStore(store), run_folder=Path(run), launch=launch,
+)
+print(json.dumps(asdict(checkpoint)))
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore((tmp_path / "store").as_uri())
+
+
+def _isolated(command: list[str]) -> list[str]:
+    """The command in a network namespace with nothing but loopback, or the bare command."""
+    if shutil.which("unshare") and shutil.which("ip"):
+        inside = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
+        for flags in (["-n"], ["-rn"]):
+            if subprocess.run(["unshare", *flags, "true"], capture_output=True, check=False).returncode == 0:
+                return ["unshare", *flags, *inside]
+    return command
+
+
+def _train_under_ray(store: ArtifactStore, dataset: Dataset, run: Path, log: Path) -> Checkpoint:
+    described = json.dumps({"uri": dataset.uri, "sha256": dataset.sha256, "samples": dataset.samples})
+    command = _isolated([sys.executable, "-c", _TRAIN, store.uri, str(run), described])
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, cwd=_ROOT) as driver,
+    ):
+        try:
+            _kill_a_worker_after_its_first_checkpoint(driver, run)
+            output, _ = driver.communicate(timeout=240)
+        finally:
+            _end(driver)
+    assert driver.returncode == 0, log.read_text()[-4000:]
+    return Checkpoint(**json.loads(output.decode().splitlines()[-1]))
+
+
+def _kill_a_worker_after_its_first_checkpoint(driver: subprocess.Popen[bytes], run: Path) -> None:
+    deadline = time.monotonic() + 200
+    while not (run / "step-100-a1" / "manifest.json").exists():
+        if driver.poll() is not None or time.monotonic() > deadline:
+            return
+        time.sleep(0.05)
+    workers = [child for child in psutil.Process(driver.pid).children(recursive=True) if _is_train_worker(child)]
+    workers[-1].kill()
+
+
+def _is_train_worker(process: psutil.Process) -> bool:
+    try:
+        return "RayTrainWorker" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _end(driver: subprocess.Popen[bytes]) -> None:
+    """Leave no daemon behind if the driver could not stop Ray itself."""
+    if driver.poll() is None:
+        for process in [*psutil.Process(driver.pid).children(recursive=True), driver]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+@pytest.mark.timeout(600)
+def test_two_ray_workers_train_a_model_worth_serving_though_one_is_killed(store: ArtifactStore, tmp_path: Path) -> None:
+    recipe = get_recipe("resnet-digits")
+    dataset = prepare(recipe, 1, store)
+    checkpoint = _train_under_ray(store, dataset, tmp_path / "ray", tmp_path / "ray.log")
+    evaluation = evaluate(recipe, dataset, checkpoint, store)
+    assert evaluation.accuracy >= 0.97
+    # One worker was killed on the way: the second attempt went on from step 100.
+    assert checkpoint.step == 219
+    assert (tmp_path / "ray" / "step-219-a2").is_dir()
+    # The same workers under another launcher: Ray has no part in the bits.
+    again = train(
+        recipe, dataset, seed=1, workers=2, store=store, run_folder=tmp_path / "torchrun", launch=torchrun.launch
+    )
+    assert again.sha256 == checkpoint.sha256
+
+
+def test_torchrun_workers_train_a_users_recipe(store: ArtifactStore, tmp_path: Path) -> None:
+    recipe = get_recipe(REFERENCE)
+    dataset = prepare(recipe, 1, store)
+    checkpoint = train(
+        recipe, dataset, seed=1, workers=2, store=store, run_folder=tmp_path / "run", launch=torchrun.launch
+    )
+    assert checkpoint.step == STEPS
+    assert (tmp_path / "run" / f"step-{STEPS}-a1" / "rank-1.json").is_file()

@@ -1,0 +1,59 @@
+"""Recipes: refused early, found by name or reference, cheap to import."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from serving.errors import InvalidInput
+from tasks.training.recipes import OptimizerConfig, fingerprint, get_recipe
+
+
+def test_an_unknown_recipe_lists_the_known_ones() -> None:
+    with pytest.raises(InvalidInput, match="resnet-digits"):
+        get_recipe("resnet-digit")
+
+
+@pytest.mark.parametrize("name", ["no.such.module:f", "tests.fakes.tiny_recipe:absent", "os:getcwd", "a b:c", ""])
+def test_a_reference_to_nothing_usable_is_refused(name: str) -> None:
+    with pytest.raises(InvalidInput):
+        get_recipe(name)
+
+
+def test_a_users_recipe_is_found_by_reference() -> None:
+    recipe = get_recipe("examples.recipe:breast_cancer")
+    assert (recipe.name, recipe.reference) == ("breast-cancer", "examples.recipe:breast_cancer")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"global_batch": 0},
+        {"workers": 3},
+        {"precision": "float8"},
+        {"min_int8_accuracy_ratio": 1.5},
+        {"name": "No Such"},
+        {"max_failures": -1},
+    ],
+)
+def test_a_wrong_field_is_named(change: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match=r"got"):
+        replace(get_recipe("resnet-digits"), **change)
+
+
+def test_the_fingerprint_follows_what_shapes_the_weights_and_nothing_else() -> None:
+    recipe = get_recipe("resnet-digits")
+    assert fingerprint(replace(recipe, workers=1, keep_checkpoints=9)) == fingerprint(recipe)
+    assert fingerprint(replace(recipe, optimizer=OptimizerConfig(weight_decay=0.5))) != fingerprint(recipe)
+    assert fingerprint(replace(recipe, epochs=13)) != fingerprint(recipe)
+
+
+def test_importing_recipes_loads_no_heavy_library() -> None:
+    code = (
+        "import sys; import tasks.training.recipes as r; r.get_recipe('resnet-digits');"
+        "print([m for m in ('torch', 'numpy', 'sklearn', 'ray', 'onnxruntime', 'flytekit') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
