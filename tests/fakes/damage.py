@@ -31,10 +31,14 @@ def shuffle_weights(model: onnx.ModelProto) -> None:
 
 
 def scale_one_layer_wrongly(model: onnx.ModelProto) -> None:
-    """Multiply the scale of one activation's DequantizeLinear, in the middle of the graph, by 16."""
-    activations = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    node = activations[len(activations) // 2]
-    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
+    """Multiply the scales of one layer's weights, in the middle of the graph, by 16."""
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights = [
+        node
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in tensors and len(tensors[node.input[0]].dims) > 1
+    ]
+    tensor = tensors[weights[len(weights) // 2].input[1]]
     scale = numpy_helper.to_array(tensor)
     tensor.CopyFrom(numpy_helper.from_array(np.asarray(scale * 16, dtype=scale.dtype), tensor.name))
 

@@ -1,0 +1,114 @@
+"""A model server that speaks the protocol and misbehaves on order. Real sockets, real HTTP/1.1."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+ANSWER = {"model_name": "digits", "model_version": "1", "outputs": [{"name": "logits", "shape": [1, 10]}]}
+METADATA = {"name": "digits", "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 64]}]}
+
+Behaviour = Callable[["Handler"], None]
+
+
+def answer_class(index: int) -> Behaviour:
+    """Answer that one row belongs to class `index`."""
+    data = [float(position == index) for position in range(10)]
+    document = {**ANSWER, "outputs": [{"name": "logits", "shape": [1, 10], "datatype": "FP32", "data": data}]}
+    return lambda handler: handler.reply(200, json.dumps(document).encode())
+
+
+def answer_status(status: int) -> Behaviour:
+    return lambda handler: handler.reply(status, b'{"error": {"code": "on_order"}}')
+
+
+def answer_body(body: bytes) -> Behaviour:
+    return lambda handler: handler.reply(200, body)
+
+
+def break_off(handler: "Handler") -> None:
+    """Promise more than is sent, then close."""
+    handler.reply(200, b'{"outputs": [', length=5000)
+    handler.close_connection = True
+
+
+def hang_up(handler: "Handler") -> None:
+    """Close without a byte of an answer."""
+    handler.close_connection = True
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+def stall(seconds: float) -> Behaviour:
+    def behave(handler: "Handler") -> None:
+        time.sleep(seconds)
+        handler.close_connection = True
+
+    return behave
+
+
+def answer_then_close_silently(handler: "Handler") -> None:
+    """Answer well, promise keep-alive, and close: the client's pool now holds a dead connection."""
+    answer_class(3)(handler)
+    handler.close_connection = True
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: "FaultyServer"
+
+    def do_GET(self) -> None:
+        self.reply(200, json.dumps(METADATA).encode())
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.seen.append((dict(self.headers.items()), body))
+        self.server.behaviour(self)
+
+    def reply(self, status: int, body: bytes, *, length: int | None = None) -> None:
+        self.send_response(status)
+        for name, value in self.server.extra_headers.items():
+            self.send_header(name, value)
+        self.send_header("content-length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class FaultyServer(ThreadingHTTPServer):
+    daemon_threads = True
+    behaviour: Behaviour
+    seen: list[tuple[dict[str, str], bytes]]
+    extra_headers: dict[str, str]
+
+
+class FaultyBackend:
+    """Use `with`. `behaviour` may change at any time; `seen` holds headers and body of each POST."""
+
+    def __init__(self, behaviour: Behaviour, *, headers: dict[str, str] | None = None) -> None:
+        self._server = FaultyServer(("127.0.0.1", 0), Handler)
+        self._server.behaviour = behaviour
+        self._server.seen = []
+        self._server.extra_headers = headers or {}
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def seen(self) -> list[tuple[dict[str, str], bytes]]:
+        return self._server.seen
+
+    def behave(self, behaviour: Behaviour) -> None:
+        self._server.behaviour = behaviour
+
+    def __enter__(self) -> "FaultyBackend":
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()

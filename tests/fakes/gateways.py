@@ -1,0 +1,130 @@
+"""A real gateway process in a state root of its own, and the calls that an agent makes to it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from serving.credentials import TokenFolder
+from tests.fakes.models import end_process, free_port, wait_until_ready
+
+REGION = "us-east"
+
+
+class GatewayProcess:
+    """`python -m serving.gateway.app` on a free port; `start` again replaces the running one."""
+
+    def __init__(self, root: Path, *, port: int | None = None) -> None:
+        self.root = root
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.tokens = TokenFolder(folder=root / "tokens")
+        self.tokens.ensure()
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def folder(self) -> Path:
+        """The region's state folder."""
+        return self.root / "regions" / REGION
+
+    @property
+    def admin_headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.tokens.read('gateway')}"}
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "FLIGHTPATH_HOME": str(self.root), "FLIGHTPATH_PORT_BASE": str(self.port)}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving.gateway.app", "--region", REGION],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        self.processes.append(process)
+        return process
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Spawn and wait until it answers."""
+        process = self.spawn()
+        wait_until_ready(f"{self.url}/readyz", process)
+        return process
+
+    def end(self) -> None:
+        for process in self.processes:
+            end_process(process)
+
+
+def backend(
+    backend_id: str, url: str, *, weight: int, version: int = 1, remote: bool = False, region: str = REGION
+) -> dict[str, Any]:
+    """One backend of a route; its release is its id up to the `@`."""
+    return {
+        "id": backend_id,
+        "release": backend_id.partition("@")[0],
+        "version": version,
+        "region": region,
+        "url": url,
+        "remote": remote,
+        "weight": weight,
+    }
+
+
+def route(*backends: dict[str, Any], mirror_to: str | None = None, **changes: Any) -> dict[str, Any]:
+    """A route of the model `digits`."""
+    return {
+        "schema_version": 1,
+        "model": "digits",
+        "reason": None,
+        "classes": [str(digit) for digit in range(10)],
+        "mirror_to": mirror_to,
+        "backends": list(backends),
+        **changes,
+    }
+
+
+class GatewayClient:
+    """What users and agents do to a gateway, over one keep-alive connection. Use `with`."""
+
+    def __init__(self, gateway: GatewayProcess) -> None:
+        self._gateway = gateway
+        self.http = httpx.Client(base_url=gateway.url, timeout=20, trust_env=False)
+
+    def __enter__(self) -> "GatewayClient":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.http.close()
+
+    def put(self, document: dict[str, Any]) -> httpx.Response:
+        path = f"/admin/v1/routes/{document['model']}"
+        return self.http.put(path, json=document, headers=self._gateway.admin_headers)
+
+    def stats(self, model: str = "digits") -> dict[str, Any]:
+        """Counters by backend id."""
+        response = self.http.get(f"/admin/v1/stats/{model}", headers=self._gateway.admin_headers)
+        backends: dict[str, Any] = response.raise_for_status().json()["backends"]
+        return backends
+
+    def infer(self, *, rows: int = 1, headers: dict[str, str] | None = None) -> httpx.Response:
+        return self.http.post("/v2/models/digits/infer", content=infer_body(rows), headers=headers)
+
+
+def infer_body(rows: int = 1) -> bytes:
+    """A v2 request of `rows` samples that differ from each other."""
+    data = [((row + 1) * column % 17) / 17 for row in range(rows) for column in range(64)]
+    tensor = {"name": "x", "shape": [rows, 64], "datatype": "FP32", "data": data}
+    return json.dumps({"id": "user-id", "inputs": [tensor]}).encode()
+
+
+def wait_for(read: Callable[[], bool], *, timeout_s: float = 10.0) -> None:
+    """Poll until `read` says yes; what never comes is a failure."""
+    deadline = time.monotonic() + timeout_s
+    while not read():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"did not happen within {timeout_s} s")
+        time.sleep(0.02)

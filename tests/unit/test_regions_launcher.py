@@ -1,0 +1,155 @@
+"""The launcher: real processes that become ready, crash, are restarted, adopted and ended."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from serving.errors import InvalidInput
+from serving.processes import read_records, stop
+from serving.regions.launcher import LaunchSettings, LocalLauncher
+from serving.regions.rollout import Server
+from serving.regions.server_process import ServerSpec, command_line, minimal_environment
+from serving.releases import RuntimeSpec
+
+READY = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_): pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+BROKEN = "print('starting', flush=True); raise SystemExit('weights are missing')"
+TAKEN = "raise SystemExit('OSError: [Errno 98] Address already in use')"
+RUNTIMES = {
+    name: [sys.executable, "-c", script, "{port}"]
+    for name, script in (("ready", READY), ("broken", BROKEN), ("taken", TAKEN))
+}
+SETTINGS = LaunchSettings(poll_s=0.02, first_backoff_s=0.01, max_backoff_s=0.02, crash_limit=3, stop_grace_s=5.0)
+
+
+def make_spec(tmp_path: Path, engine: str, name: str = "rel-1") -> ServerSpec:
+    runtime = RuntimeSpec(engine=engine, variant="v")
+    return ServerSpec(name=name, model="m", version=1, bundle=tmp_path / "bundle", runtime=runtime)
+
+
+@contextlib.asynccontextmanager
+async def launching(tmp_path: Path, restarts: list[str] | None = None) -> AsyncIterator[LocalLauncher]:
+    def note(name: str, why: str) -> None:
+        if restarts is not None:
+            restarts.append(why)
+
+    launcher = LocalLauncher(
+        tmp_path / "here" / "servers", tmp_path / "logs", runtimes=RUNTIMES, settings=SETTINGS, on_restart=note
+    )
+    await launcher.adopt()
+    watching = asyncio.create_task(launcher.supervise())
+    try:
+        yield launcher
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+
+
+@pytest.fixture(autouse=True)
+def _end_servers(tmp_path: Path) -> object:
+    yield
+    for record in read_records(tmp_path / "here" / "servers"):
+        stop(record, grace_s=0.0)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_server_becomes_ready_and_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    async with launching(tmp_path) as launcher:
+        assert launcher.status("rel-1").state is Server.ABSENT
+        await launcher.ensure(make_spec(tmp_path, "ready"), restart=False)
+        await launcher.ensure(make_spec(tmp_path, "ready"), restart=False)
+        await until(lambda: launcher.status("rel-1").state is Server.READY)
+        (record,) = read_records(tmp_path / "here" / "servers")
+        assert launcher.status("rel-1").url == f"http://127.0.0.1:{record.detail['port']}"
+        await launcher.stop("rel-1")
+        await launcher.stop("rel-1")
+        assert launcher.status("rel-1").state is Server.ABSENT
+        assert not record.alive
+        assert read_records(tmp_path / "here" / "servers") == []
+
+
+async def test_a_server_that_dies_at_start_gives_the_last_line_of_its_log_as_reason(tmp_path: Path) -> None:
+    async with launching(tmp_path) as launcher:
+        await launcher.ensure(make_spec(tmp_path, "broken"), restart=False)
+        await until(lambda: launcher.status("rel-1").state is Server.FAILED)
+        assert launcher.status("rel-1").note == "exited with 1: weights are missing"
+
+
+async def test_a_lost_port_is_no_crash_until_it_happens_again_and_again(tmp_path: Path) -> None:
+    async with launching(tmp_path) as launcher:
+        await launcher.ensure(make_spec(tmp_path, "taken"), restart=False)
+        await until(lambda: launcher.status("rel-1").state is Server.FAILED)
+    lines = (tmp_path / "logs" / "server-here-rel-1.log").read_text().count("already in use")
+    assert lines == SETTINGS.port_attempts
+
+
+async def test_a_server_that_should_run_is_started_again_and_reported_degraded_in_a_crash_loop(tmp_path: Path) -> None:
+    restarts: list[str] = []
+    async with launching(tmp_path, restarts) as launcher:
+        await launcher.ensure(make_spec(tmp_path, "broken"), restart=True)
+        await until(lambda: launcher.status("rel-1").degraded)
+        assert launcher.status("rel-1").restarts >= 2
+        assert launcher.status("rel-1").state is Server.STARTING
+    assert restarts[0] == "exited with 1: weights are missing"
+
+
+async def test_the_next_launcher_adopts_what_the_last_one_left_running(tmp_path: Path) -> None:
+    async with launching(tmp_path) as launcher:
+        await launcher.ensure(make_spec(tmp_path, "ready"), restart=False)
+        await until(lambda: launcher.status("rel-1").state is Server.READY)
+    (record,) = read_records(tmp_path / "here" / "servers")
+    assert record.alive
+    async with launching(tmp_path) as successor:
+        # Ready at once: no route may be planned without it.
+        assert successor.status("rel-1").state is Server.READY
+        await successor.ensure(make_spec(tmp_path, "ready"), restart=True)
+        assert [r.pid for r in read_records(tmp_path / "here" / "servers")] == [record.pid]
+        await successor.stop("rel-1")
+    assert not record.alive
+
+
+async def test_an_engine_that_nobody_defined_fails_by_name(tmp_path: Path) -> None:
+    async with launching(tmp_path) as launcher:
+        await launcher.ensure(make_spec(tmp_path, "abacus"), restart=False)
+        assert launcher.status("rel-1").state is Server.FAILED
+        assert "unknown engine, got abacus" in launcher.status("rel-1").note
+
+
+def test_the_builtin_command_is_the_one_of_the_documentation(tmp_path: Path) -> None:
+    spec = make_spec(tmp_path, "onnxruntime")
+    assert command_line(spec, 4321, {})[1:] == (
+        f"-m serving.engines.server --model m --version 1 --bundle {tmp_path}/bundle --variant v "
+        "--host 127.0.0.1 --port 4321"
+    ).split(" ")
+    with pytest.raises(InvalidInput, match="unknown engine"):
+        command_line(make_spec(tmp_path, "abacus"), 1, RUNTIMES)
+
+
+def test_a_value_that_looks_like_a_place_is_not_filled_again(tmp_path: Path) -> None:
+    spec = ServerSpec(
+        name="r", model="{port}", version=1, bundle=tmp_path, runtime=RuntimeSpec(engine="x", variant="v")
+    )
+    assert command_line(spec, 9, {"x": ["run", "{model}:{port}"]}) == ["run", "{port}:9"]
+
+
+def test_a_model_server_gets_no_token_and_none_of_the_agents_settings() -> None:
+    source = {"PATH": "/bin", "FLIGHTPATH_HOME": "/x", "AWS_SECRET_ACCESS_KEY": "s", "VLLM_API_KEY": "k", "LANG": "C"}
+    environment = minimal_environment({"OMP_NUM_THREADS": "1"}, source)
+    assert environment == {"PATH": "/bin", "LANG": "C", "OMP_NUM_THREADS": "1"}

@@ -1,0 +1,106 @@
+"""Replication: whole, verified and trusted, or not there."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from serving.bundle import ATTESTATION, verify_bundle
+from serving.credentials import trusted_keys
+from serving.errors import CorruptBundle, InvalidInput, NotFound, UntrustedBundle
+from serving.regions.replication import Replicator
+from serving.regions.topology import Region
+from serving.releases import Release, RuntimeSpec
+from serving.store import ArtifactStore, bundle_path
+from tests.fakes.models import VARIANT, write_bundle
+
+
+def make_replicator(root: Path) -> Replicator:
+    folder = root / "region"
+    region = Region(
+        name="here",
+        gateway_url="",
+        agent_url="",
+        store_uri=(folder / "store").as_uri(),
+        registry_url="",
+        state_folder=folder,
+    )
+    return Replicator(region=region, key_folder=root / "keys")
+
+
+def make_release(root: Path, *, variant: str = VARIANT) -> Release:
+    write_bundle(root / "bundle", root / "keys")
+    store = ArtifactStore((root / "source").as_uri())
+    digest = store.put_bundle(root / "bundle")
+    runtime = RuntimeSpec(engine="onnxruntime", variant=variant)
+    return Release(id="r", model="digits", bundle_digest=digest, store_uri=store.uri, runtime=runtime)
+
+
+def damage(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes(b"not a model")
+
+
+def test_a_bundle_arrives_in_the_working_folder_and_the_regions_own_store(tmp_path: Path) -> None:
+    replicator, release = make_replicator(tmp_path), make_release(tmp_path)
+    replicator.replicate(release)
+    keys = trusted_keys(tmp_path / "keys")
+    for folder in (
+        replicator.folder(release.bundle_digest),
+        tmp_path / "region" / "store" / bundle_path(release.bundle_digest),
+    ):
+        verify_bundle(folder, digest=release.bundle_digest, keys=keys)
+
+
+def test_a_region_serves_from_its_own_store_when_the_source_is_gone(tmp_path: Path) -> None:
+    replicator, release = make_replicator(tmp_path), make_release(tmp_path)
+    replicator.replicate(release)
+    shutil.rmtree(tmp_path / "source")
+    shutil.rmtree(replicator.folder(release.bundle_digest))
+    replicator.replicate(release)
+    assert replicator.folder(release.bundle_digest).is_dir()
+
+
+def test_damaged_copies_are_removed_and_fetched_again(tmp_path: Path) -> None:
+    replicator, release = make_replicator(tmp_path), make_release(tmp_path)
+    replicator.replicate(release)
+    own = tmp_path / "region" / "store" / bundle_path(release.bundle_digest)
+    damage(replicator.folder(release.bundle_digest))
+    damage(own)
+    replicator.replicate(release)
+    assert (own / "model.onnx").read_bytes() == (tmp_path / "bundle" / "model.onnx").read_bytes()
+
+
+def test_a_damaged_source_is_refused_and_leaves_no_folder(tmp_path: Path) -> None:
+    replicator, release = make_replicator(tmp_path), make_release(tmp_path)
+    damage(tmp_path / "source" / bundle_path(release.bundle_digest))
+    with pytest.raises(CorruptBundle, match=r"model\.onnx has a wrong size"):
+        replicator.replicate(release)
+    assert list((tmp_path / "region" / "bundles" / "sha256").iterdir()) == []
+    assert not (tmp_path / "region" / "store").exists()
+
+
+def test_a_bundle_that_no_trusted_key_signed_is_refused(tmp_path: Path) -> None:
+    replicator, release = make_replicator(tmp_path), make_release(tmp_path)
+    shutil.rmtree(tmp_path / "keys" / "trusted")
+    with pytest.raises(UntrustedBundle, match="no valid signature"):
+        replicator.replicate(release)
+    (tmp_path / "source" / bundle_path(release.bundle_digest) / ATTESTATION).unlink()
+    with pytest.raises(UntrustedBundle, match="has no attestation"):
+        replicator.replicate(release)
+
+
+def test_unknown_bundles_and_variants_are_named(tmp_path: Path) -> None:
+    replicator, release = make_replicator(tmp_path), make_release(tmp_path, variant="tensorrt-h100")
+    with pytest.raises(InvalidInput, match="no such variant, got tensorrt-h100"):
+        replicator.replicate(release)
+    shutil.rmtree(tmp_path / "source")
+    with pytest.raises(NotFound):
+        replicator.replicate(release)
+
+
+def test_what_a_killed_copy_left_behind_is_swept(tmp_path: Path) -> None:
+    replicator = make_replicator(tmp_path)
+    leftover = tmp_path / "region" / "bundles" / "sha256" / ".incoming.x"
+    leftover.mkdir(parents=True)
+    replicator.sweep()
+    assert not leftover.exists()

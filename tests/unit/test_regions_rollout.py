@@ -1,0 +1,327 @@
+"""What a rollout does next: example by example, and its two promises under anything that may be observed."""
+
+from dataclasses import dataclass, field, replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.regions.gates import FAILED, PASSED, GateResult, judge_golden
+from serving.regions.policy import PromotionPolicy
+from serving.regions.registry import LiveModel
+from serving.regions.rollout import (
+    ABORTED,
+    CANARY,
+    LIVE,
+    ROLLED_BACK,
+    Do,
+    Effect,
+    Observation,
+    Rollout,
+    Save,
+    Server,
+    decide,
+    fail_replication,
+    finish_golden,
+    finish_replication,
+    request_revert,
+    weights_in_force,
+    weights_restored,
+)
+from serving.regions.rollout_document import read_rollout
+from serving.regions.windows import Counters, Snapshot
+from serving.releases import Release, RuntimeSpec
+
+OLD, NEW, REGION = "rel-1", "rel-2", "here"
+POLICY = PromotionPolicy(min_requests=10, synthetic_after_s=1.0, drain_s=5.0, start_timeout_s=60.0)
+
+
+def make_rollout(policy: PromotionPolicy = POLICY) -> Rollout:
+    runtime = RuntimeSpec(engine="onnxruntime", variant="v")
+    release = Release(id=NEW, model="m", bundle_digest="sha256:" + "0" * 64, store_uri="memory://s", runtime=runtime)
+    return Rollout(id="p", region=REGION, release=release, version=2, policy=policy)
+
+
+@dataclass
+class World:
+    """A region in memory: servers, weights and counters, changed only by what a rollout asks for."""
+
+    rollout: Rollout
+    live: LiveModel | None
+    servers: dict[str, Server]
+    weights: dict[str, int] = field(default_factory=dict)
+    stats: Snapshot = field(default_factory=lambda: Snapshot(boot_id="b"))
+    golden: list[GateResult] = field(default_factory=list)
+    gateway_up: bool = True
+    replication_fails: bool = False
+    now: float = 0.0
+    history: list[str] = field(default_factory=list)
+
+    def observe(self) -> Observation:
+        return Observation(
+            candidate=self.servers.get(NEW, Server.ABSENT),
+            candidate_note="exited with 1",
+            previous=self.servers.get(self.rollout.previous or "", Server.ABSENT),
+            live=self.live,
+            live_version=1,
+            stats=self.stats if self.gateway_up else None,
+        )
+
+    def step(self) -> None:
+        """One decision, carried out."""
+        self.now += 0.5
+        # Whatever is in memory between two steps can be lost: only the document is carried on.
+        self.rollout = read_rollout(self.rollout.to_json())
+        action = decide(self.rollout, self.observe(), self.now)
+        if isinstance(action, Save):
+            self._save(action)
+        else:
+            self._do(action)
+
+    def _save(self, save: Save) -> None:
+        self.rollout = save.rollout
+        self.live = save.live or self.live
+        self.history.append(save.message)
+
+    def _do(self, do: Do) -> None:
+        effect = do.effect
+        self.history.append(effect)
+        if effect in (Effect.SHIFT_WEIGHTS, Effect.RESTORE_WEIGHTS) and not self.gateway_up:
+            return
+        if effect is Effect.REPLICATE:
+            if self.replication_fails:
+                self._save(fail_replication(self.rollout, "corrupt", self.now))
+            else:
+                self.rollout = finish_replication(self.rollout, self.now)
+        elif effect in (Effect.LAUNCH, Effect.LAUNCH_PREVIOUS):
+            self.servers[NEW if effect is Effect.LAUNCH else OLD] = Server.STARTING
+        elif effect is Effect.CHECK_GOLDEN:
+            self._save(finish_golden(self.rollout, self.golden, self.observe(), self.now))
+        elif effect is Effect.SHIFT_WEIGHTS:
+            self._route()
+            self.rollout = weights_in_force(self.rollout, self.stats, self.now)
+        elif effect is Effect.RESTORE_WEIGHTS:
+            self._route()
+            self.rollout = weights_restored(self.rollout, self.now)
+        elif effect in (Effect.STOP_CANDIDATE, Effect.STOP_PREVIOUS):
+            self._stop(NEW if effect is Effect.STOP_CANDIDATE else self.rollout.previous)
+            self.rollout = replace(self.rollout, settled=True)
+
+    def _route(self) -> None:
+        """What plan_route does with the same facts."""
+        percent, live = self.rollout.candidate_percent, self.live.release_id if self.live else None
+        self.weights = {} if live is None else {live: 100 - (percent or 0)}
+        if percent is not None:
+            self.weights[NEW] = percent
+
+    def _stop(self, name: str | None) -> None:
+        if name is None or self.servers.pop(name, None) is None:
+            return
+        assert name not in self.weights, f"{name} is stopped while it is routed: {self.weights}"
+        if name == OLD:
+            assert self.passed_all_steps(), "the old server is stopped before the 100 % step passed"
+
+    def passed_all_steps(self) -> bool:
+        last = [step for step in self.rollout.steps if step.state == CANARY and step.percent == 100]
+        return bool(last) and last[-1].finished_at is not None and all(g.status != FAILED for g in last[-1].gates)
+
+    def count(self, requests: int, errors: int) -> None:
+        known = self.stats.of(f"{NEW}@{REGION}")
+        grown = replace(known, requests=known.requests + requests, errors=known.errors + errors)
+        self.stats = Snapshot(
+            boot_id=self.stats.boot_id, backends={f"{NEW}@{REGION}": grown, f"{OLD}@{REGION}": Counters()}
+        )
+
+
+def make_world(**changes: object) -> World:
+    live = LiveModel(model="m", release_id=OLD, previous_release_id=None, reason=None)
+    world = World(rollout=make_rollout(), live=live, servers={OLD: Server.READY}, weights={OLD: 100})
+    return replace(world, **changes) if changes else world  # type: ignore[arg-type]
+
+
+def run(world: World, *, errors: int = 0, steps: int = 400) -> World:
+    """Let servers become ready and requests come in, until the rollout is settled."""
+    for _ in range(steps):
+        if world.rollout.settled:
+            return world
+        world.step()
+        for name, state in world.servers.items():
+            if state is Server.STARTING:
+                world.servers[name] = Server.READY
+        if NEW in world.weights:
+            world.count(5, errors)
+    raise AssertionError(f"not settled: {world.rollout}")
+
+
+def test_a_good_release_goes_live_and_the_old_server_stops_last() -> None:
+    world = run(make_world())
+    assert (world.rollout.state, world.live and world.live.release_id) == (LIVE, NEW)
+    assert world.servers == {NEW: Server.READY}
+    assert [m for m in world.history if m.startswith("canary")] == [
+        "canary 5 %",
+        "canary 25 %",
+        "canary 50 %",
+        "canary 100 %",
+    ]
+    assert world.history.index("live") < world.history.index(Effect.STOP_PREVIOUS)
+    assert world.live == LiveModel(model="m", release_id=NEW, previous_release_id=OLD, reason=None)
+
+
+def test_errors_put_the_old_weights_back_before_the_candidate_stops() -> None:
+    world = run(make_world(), errors=5)
+    assert world.rollout.state == ROLLED_BACK
+    assert world.weights == {OLD: 100}
+    assert world.servers == {OLD: Server.READY}
+    assert world.history.index(Effect.RESTORE_WEIGHTS) < world.history.index(Effect.STOP_CANDIDATE)
+    assert world.rollout.reason is not None
+    assert world.rollout.reason.startswith("here, canary 5 %: gate errors failed: measured 1, allowed at most 0.01")
+
+
+def test_a_bad_golden_set_rolls_back_without_any_traffic() -> None:
+    golden = judge_golden(correct=1, agreed=1, samples=10, reference_accuracy=1.0, policy=POLICY)
+    world = run(make_world(golden=golden))
+    assert world.rollout.state == ROLLED_BACK
+    assert Effect.SHIFT_WEIGHTS not in world.history
+    assert world.weights == {OLD: 100}
+
+
+def test_a_bundle_that_cannot_be_had_rolls_back() -> None:
+    world = run(make_world(replication_fails=True))
+    assert (world.rollout.state, world.rollout.reason) == (ROLLED_BACK, "here, replicating: corrupt")
+
+
+def test_a_first_release_gets_all_traffic_in_one_step_and_leaves_nothing_when_it_fails() -> None:
+    world = run(make_world(live=None, servers={}, weights={}))
+    assert [m for m in world.history if m.startswith("canary")] == ["canary 100 %"]
+    failed = run(make_world(live=None, servers={}, weights={}), errors=5)
+    assert failed.weights == {}
+    assert failed.live is not None
+    assert (failed.live.release_id, failed.live.reason) == (None, failed.rollout.reason)
+
+
+def test_a_first_release_here_shares_with_the_region_that_has_it() -> None:
+    rollout = replace(make_rollout(), state="golden")
+    seen = Observation(candidate=Server.READY, served_elsewhere=True)
+    assert finish_golden(rollout, [], seen, 1.0).rollout.plan == POLICY.steps_percent
+
+
+def test_a_release_that_is_live_already_needs_no_server() -> None:
+    live = LiveModel(model="m", release_id=NEW, previous_release_id=OLD, reason=None)
+    world = make_world(live=live, servers={NEW: Server.READY}, weights={NEW: 100})
+    world.step()
+    assert (world.rollout.state, world.rollout.changed, world.rollout.settled) == (LIVE, False, True)
+    assert world.servers == {NEW: Server.READY}
+
+
+def test_a_crash_in_the_canary_rolls_back() -> None:
+    world = make_world()
+    while world.rollout.state != CANARY or world.rollout.baseline is None:
+        world.step()
+        if world.servers.get(NEW) is Server.STARTING:
+            world.servers[NEW] = Server.READY
+    world.servers[NEW] = Server.FAILED
+    run(world)
+    assert world.rollout.state == ROLLED_BACK
+    assert "the candidate's server ended: exited with 1" in (world.rollout.reason or "")
+
+
+def test_too_few_requests_fail_the_step_when_its_time_is_over() -> None:
+    world = make_world(rollout=make_rollout(replace(POLICY, step_timeout_s=20.0)))
+    for _ in range(200):
+        world.step()
+        if world.servers.get(NEW) is Server.STARTING:
+            world.servers[NEW] = Server.READY
+        if world.rollout.settled:
+            break
+    assert "gate requests failed: measured 0, allowed at least 10 requests (within 20 s)" in (
+        world.rollout.reason or ""
+    )
+
+
+def test_a_small_share_asks_for_as_many_more_replayed_requests() -> None:
+    checked = replace(make_rollout(), state="golden", previous=OLD)
+    begun = finish_golden(checked, [], Observation(candidate=Server.READY), 0.0).rollout
+    rollout = weights_in_force(begun, Snapshot(boot_id="b"), 0.0)
+    seen = Observation(candidate=Server.READY, stats=Snapshot(boot_id="b"))
+    assert decide(rollout, seen, 0.5) == Do(effect=Effect.WAIT)
+    assert decide(rollout, seen, 1.0) == Do(effect=Effect.REPLAY, requests=200)
+
+
+def test_a_revert_brings_the_old_server_back_before_it_gets_the_weights() -> None:
+    world = run(make_world())
+    world.rollout = request_revert(world.rollout, world.live, "eu-west failed", world.now)
+    run(world)
+    assert world.rollout.state == ROLLED_BACK
+    assert (world.weights, world.servers) == ({OLD: 100}, {OLD: Server.READY})
+    back = world.history[world.history.index(Effect.LAUNCH_PREVIOUS) :]
+    assert [h for h in back if h in tuple(Effect) and h != Effect.WAIT] == [
+        Effect.LAUNCH_PREVIOUS,
+        Effect.RESTORE_WEIGHTS,
+        Effect.STOP_CANDIDATE,
+    ]
+    assert request_revert(world.rollout, world.live, "again", world.now) == world.rollout
+
+
+def test_a_revert_keeps_the_new_version_when_the_old_one_does_not_start() -> None:
+    world = run(make_world())
+    world.rollout = request_revert(world.rollout, world.live, "eu-west failed", world.now)
+    world.servers[OLD] = Server.FAILED
+    world.step()
+    assert (world.rollout.state, world.rollout.settled) == (LIVE, True)
+    assert "did not start again" in (world.rollout.revert_failure or "")
+    assert world.weights == {NEW: 100}
+
+
+disturbances = st.lists(
+    st.tuples(
+        st.sampled_from(["nothing", "crash", "gateway", "abort", "revert", "reboot", "ready"]),
+        st.integers(0, 20),
+        st.integers(0, 3),
+    ),
+    max_size=80,
+)
+
+
+def disturb(world: World, kind: str) -> None:
+    rollout = world.rollout
+    if kind == "crash" and NEW in world.servers and rollout.state != LIVE:
+        world.servers[NEW] = Server.FAILED
+    elif kind == "gateway":
+        world.gateway_up = not world.gateway_up
+    elif kind == "reboot":
+        world.stats = Snapshot(boot_id=f"boot-{world.now}")
+    elif kind == "abort" and not rollout.settled:
+        world.rollout = replace(rollout, abort=rollout.abort or "enough")
+    elif kind == "revert":
+        world.rollout = request_revert(rollout, world.live, "taken back", world.now)
+    elif kind == "ready":
+        world.servers = {n: Server.READY if s is Server.STARTING else s for n, s in world.servers.items()}
+
+
+@settings(max_examples=300, deadline=None)
+@given(disturbances=disturbances)
+def test_whatever_happens_no_routed_server_is_stopped_and_the_rollout_ends(
+    disturbances: list[tuple[str, int, int]],
+) -> None:
+    """World._stop asserts both promises at every stop."""
+    world = make_world()
+    for kind, requests, errors in disturbances:
+        disturb(world, kind)
+        if not world.rollout.settled:
+            world.step()
+        if NEW in world.weights:
+            world.count(requests, min(requests, errors))
+    world.gateway_up = True
+    run(world)
+    rollout, live = world.rollout, world.live.release_id if world.live else None
+    assert rollout.state in (LIVE, ROLLED_BACK, ABORTED)
+    assert world.weights == {live: 100}
+    assert live == (NEW if rollout.state == LIVE else OLD)
+    failed = any(gate.status == FAILED for step in rollout.steps for gate in step.gates)
+    assert not (failed and rollout.state == LIVE)
+
+
+def test_gates_that_pass_are_kept_in_the_step() -> None:
+    world = run(make_world())
+    canary = [step for step in world.rollout.steps if step.state == CANARY]
+    assert [step.gates[0].status for step in canary] == [PASSED] * 4
+    assert all(step.requests >= 10 for step in canary)
