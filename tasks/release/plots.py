@@ -1,9 +1,15 @@
 """The rollout timeline: when each region was in which state, and what its gates measured."""
 
 import html
-import io
+from typing import TYPE_CHECKING
 
 from tasks.promotion.outcome import PromotionOutcome, RegionOutcome, StepOutcome
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_READABLE_SHARE = 0.05
+"""A bar below this share of the whole time has no room for its label."""
 
 _COLOURS = {
     "replicating": "#8c959f",
@@ -23,42 +29,40 @@ def timeline(outcome: PromotionOutcome) -> str:
 
 
 def _bars(outcome: PromotionOutcome) -> str:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    from matplotlib.patches import Patch
+    from tasks.evaluation.drawing import drawing
 
     steps = [step for region in outcome.regions for step in region.steps]
     if not steps:
         return "<p>No region had begun.</p>"
     start = min(step.started_at for step in steps)
-    figure, axes = pyplot.subplots(figsize=(10, 1.2 + 0.6 * len(outcome.regions)))
-    try:
+    whole_s = max(step.finished_at for step in steps) - start
+    with drawing(width=10, height=1.6 + 0.6 * len(outcome.regions)) as drawn:
+        (axes,) = drawn.axes
         for row, region in enumerate(outcome.regions):
             for step in region.steps:
-                width = max(step.finished_at - step.started_at, 0.02)
-                axes.barh(row, width, left=step.started_at - start, color=_COLOURS.get(step.state, "#d0d7de"))
-                if step.state == "canary":
-                    axes.text(
-                        step.started_at - start + width / 2,
-                        row,
-                        f"{step.percent} %",
-                        ha="center",
-                        va="center",
-                        color="w",
-                    )
+                _bar(axes, row, step, start=start, whole_s=whole_s)
         axes.set_yticks(range(len(outcome.regions)), [region.region for region in outcome.regions])
         axes.invert_yaxis()
         axes.set_xlabel("seconds since the first region began")
         axes.set_title(f"{outcome.model} version {outcome.version}: {outcome.state}")
-        shown = [state for state in _COLOURS if any(step.state == state for step in steps)]
-        axes.legend(handles=[Patch(color=_COLOURS[state], label=state) for state in shown], loc="upper right")
-        picture = io.StringIO()
-        figure.savefig(picture, format="svg", bbox_inches="tight")
-    finally:
-        pyplot.close(figure)
-    return picture.getvalue()[picture.getvalue().index("<svg") :]
+        _legend(axes, {step.state for step in steps})
+    return drawn.svg
+
+
+def _bar(axes: "Axes", row: int, step: StepOutcome, *, start: float, whole_s: float) -> None:
+    width = max(step.finished_at - step.started_at, 0.02)
+    left = step.started_at - start
+    opacity = 0.4 + 0.6 * step.percent / 100 if step.state == "canary" else 1.0
+    axes.barh(row, width, left=left, color=_COLOURS.get(step.state, "#d0d7de"), alpha=opacity)
+    if step.state == "canary" and width > _READABLE_SHARE * whole_s:
+        axes.text(left + width / 2, row, f"{step.percent} %", ha="center", va="center", fontsize=9)
+
+
+def _legend(axes: "Axes", states: set[str]) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=colour, label=state) for state, colour in _COLOURS.items() if state in states]
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 
 
 def _gate_table(outcome: PromotionOutcome) -> str:
