@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -72,8 +72,20 @@ def spawn(
         command=list(command),
         detail=detail or {},
     )
-    write_atomically(folder / f"{name}.json", canonical_json(asdict(record)))
+    _write(folder, record)
     return record, child
+
+
+def _write(folder: Path, record: ProcessRecord) -> None:
+    write_atomically(folder / f"{record.name}.json", canonical_json(asdict(record)))
+
+
+def rename(folder: Path, record: ProcessRecord, name: str) -> ProcessRecord:
+    """Keep the record under another name, so that its own is free for a successor."""
+    renamed = replace(record, name=name)
+    _write(folder, renamed)
+    forget(folder, record.name)
+    return renamed
 
 
 def _start(
@@ -136,7 +148,8 @@ def _kill_session(record: ProcessRecord) -> None:
 def listener(port: int) -> psutil.Process | None:
     """The process that listens on a TCP port of this machine, if it can be seen."""
     for connection in psutil.net_connections(kind="tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr[1] == port and connection.pid:
+        bound = connection.laddr[1] if connection.laddr else None
+        if connection.status == psutil.CONN_LISTEN and bound == port and connection.pid:
             try:
                 return psutil.Process(connection.pid)
             except psutil.NoSuchProcess:

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flightpath.local import traffic
+from flightpath.local import regions, traffic
 from flightpath.local.state import StateRoot
 from flightpath.local.summary import DemoResult, show
 from flightpath.local.view import ProgressFile, ReleaseView, Screen
 from serving.errors import FlightpathError, PermanentError
 from serving.files import canonical_json, write_atomically
 from serving.regions.topology import load_topology
+from serving.releases import check_name
 from serving.settings import Settings
 from serving.store import ArtifactStore
 from tasks.artifacts import Dataset
@@ -60,9 +61,13 @@ def run_demo(settings: Settings, options: DemoOptions, console: Console) -> None
     check_regions(options.regions, topology)
     check_ports(topology, settings)
     root = StateRoot.of(settings)
+    if root.record("supervisor") is not None:
+        # Regions that run older code are replaced before anything is released to them.
+        regions.up(settings, lambda line: console.print(line, highlight=False))
     store = ArtifactStore(settings.store_uri)
     number = _next_number(store, recipe.name)
     release_id = options.release_id or f"{recipe.name}-{number}"
+    check_name("release id", release_id)
     seed = number if options.seed is None else options.seed
     began = time.time()
     scratch = root.path / "demo" / release_id
@@ -77,7 +82,7 @@ def run_demo(settings: Settings, options: DemoOptions, console: Console) -> None
     if report is None:
         raise PermanentError("the release left no report", got=release_id, expected="releases/<id>/report.json")
     _write_example(store, release_id, recipe.name, scratch)
-    sent, failed, regions = traffic.totals(report_file)
+    sent, failed, seen = traffic.totals(report_file)
     show(
         console,
         DemoResult(
@@ -87,7 +92,7 @@ def run_demo(settings: Settings, options: DemoOptions, console: Console) -> None
             seconds=time.time() - began,
             requests_sent=sent,
             requests_failed=failed,
-            traffic=regions,
+            traffic=seen,
         ),
     )
     if failed:

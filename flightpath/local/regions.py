@@ -46,7 +46,7 @@ def up(settings: Settings, say: Say) -> bool:
 
 def _ensure_supervisor(root: StateRoot, say: Say) -> bool:
     running = root.record("supervisor")
-    if running is not None and running.detail.get("code") == running_code():
+    if _runs(root, "supervisor", running_code()):
         return False
     if running is not None:
         say(f"replacing the supervisor (pid {running.pid}) of other code")
@@ -64,13 +64,14 @@ def _ensure_supervisor(root: StateRoot, say: Say) -> bool:
 
 def _wait_ready(root: StateRoot, topology: Topology, say: Say) -> None:
     deadline = time.monotonic() + _READY_S
+    code = running_code()
     waiting = {
-        f"{role} of {region.name}": url
+        f"{role}-{region.name}": url
         for region in topology.regions
         for role, url in (("agent", f"{region.agent_url}/readyz"), ("gateway", f"{region.gateway_url}/healthz"))
     }
     while waiting:
-        for name in [name for name, url in waiting.items() if answers(url)]:
+        for name in [name for name, url in waiting.items() if _runs(root, name, code) and answers(url)]:
             say(f"{name} is ready")
             del waiting[name]
         if not waiting:
@@ -86,6 +87,12 @@ def _wait_ready(root: StateRoot, topology: Topology, say: Say) -> None:
                 expected=f"ready in {_READY_S:.0f} s; logs in {root.logs}",
             )
         time.sleep(_POLL_S)
+
+
+def _runs(root: StateRoot, name: str, code: str) -> bool:
+    """Whether the process under this name runs the present code; its predecessor may still answer."""
+    record = root.record(name)
+    return record is not None and record.detail.get("code") == code
 
 
 def _last_line(log: Path) -> str:

@@ -12,7 +12,6 @@ from serving.settings import Settings
 from tasks.promotion.outcome import RegionOutcome
 from tasks.release.report import ReleaseReport
 
-
 _VARIANTS = ("onnxruntime-cpu-fp32", "onnxruntime-cpu-int8")
 
 

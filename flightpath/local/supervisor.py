@@ -21,7 +21,7 @@ from pathlib import Path
 
 from flightpath.local.state import StateRoot, running_code
 from serving.errors import Conflict, FlightpathError
-from serving.processes import ProcessRecord, spawn, stop
+from serving.processes import ProcessRecord, forget, rename, spawn, stop
 from serving.regions.topology import Topology, load_topology
 from serving.settings import Settings
 
@@ -87,6 +87,8 @@ class Child:
     popen: subprocess.Popen[bytes] | None = None
     history: CrashHistory = field(default_factory=CrashHistory)
     gave_up: bool = False
+    retiring: ProcessRecord | None = None
+    """The process of other code that the present one takes the socket over from."""
 
     def begin(self) -> None:
         """Adopt a living process of this code, or start a new one in place of whatever runs."""
@@ -98,6 +100,9 @@ class Child:
         if old is not None and not self.spec.hands_over:
             LOGGER.info("%s: ending pid %d of other code", self.spec.name, old.pid)
             stop(old, grace_s=_AGENT_GRACE_S)
+        elif old is not None:
+            # Under a name of its own, so that `flightpath down` finds it whatever becomes of its successor.
+            self.retiring = rename(self.root.run, old, f"{old.name}-retiring-{old.pid}")
         self.start()
 
     def start(self) -> None:
@@ -112,6 +117,9 @@ class Child:
 
     def tick(self, now: float) -> None:
         """Notice a death, and start again when the back-off is over."""
+        if self.retiring is not None and not self.retiring.alive:
+            forget(self.root.run, self.retiring.name)
+            self.retiring = None
         if self.gave_up or self._lives():
             return
         if self.record is not None:

@@ -45,7 +45,8 @@ def make_report(
     outcome: PromotionOutcome,
 ) -> ReleaseReport:
     samples = [
-        Figure(name=f"{split}_samples", value=float(count), unit="samples") for split, count in dataset.samples.items()
+        Figure(name=f"{split}_samples", value=float(count), unit="samples")
+        for split, count in sorted(dataset.samples.items())
     ]
     return ReleaseReport(
         release_id=plan.release_id,
