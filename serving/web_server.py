@@ -83,7 +83,13 @@ class WebServer:
             await self._server.on_tick(0)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, _closing(send) if self._draining else send)
+        async def send_on(message: Message) -> None:
+            # Asked when the answer starts, so that a request that began before draining closes as well.
+            if self._draining and message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
+
+        await self._app(scope, receive, send_on)
 
     async def drain(self, *, idle_grace_s: float | None = None) -> bool:
         """Stop accepting, finish what runs, close; False when requests were left behind at the bound."""
@@ -114,15 +120,6 @@ class WebServer:
                 return False
             await asyncio.sleep(_POLL_S)
         return True
-
-
-def _closing(send: Send) -> Send:
-    async def send_and_close(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-        await send(message)
-
-    return send_and_close
 
 
 def bind_listener(host: str, port: int) -> socket.socket:

@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flightpath.local import regions, traffic
-from flightpath.local.state import StateRoot
+from flightpath.local.state import StateRoot, running_code
 from flightpath.local.summary import DemoResult, show
 from flightpath.local.view import ProgressFile, ReleaseView, Screen
 from serving.errors import FlightpathError, PermanentError
@@ -61,8 +61,9 @@ def run_demo(settings: Settings, options: DemoOptions, console: Console) -> None
     check_regions(options.regions, topology)
     check_ports(topology, settings)
     root = StateRoot.of(settings)
-    if root.record("supervisor") is not None:
-        # Regions that run older code are replaced before anything is released to them.
+    supervisor = root.record("supervisor")
+    if supervisor is not None and supervisor.detail.get("code") != running_code():
+        # Regions of older code are replaced before anything is released to them.
         regions.up(settings, lambda line: console.print(line, highlight=False))
     store = ArtifactStore(settings.store_uri)
     number = _next_number(store, recipe.name)

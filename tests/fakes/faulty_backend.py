@@ -81,9 +81,13 @@ class Handler(BaseHTTPRequestHandler):
 
 class FaultyServer(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
     behaviour: Behaviour
     seen: list[tuple[dict[str, str], bytes]]
     extra_headers: dict[str, str]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that leave are part of these tests: no traceback for them."""
 
 
 class FaultyBackend:

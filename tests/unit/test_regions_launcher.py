@@ -110,6 +110,16 @@ async def test_a_server_that_should_run_is_started_again_and_reported_degraded_i
     assert restarts[0] == "exited with 1: weights are missing"
 
 
+async def test_a_server_that_ended_before_it_was_to_be_kept_running_counts_as_restarted(tmp_path: Path) -> None:
+    restarts: list[str] = []
+    async with launching(tmp_path, restarts) as launcher:
+        await launcher.ensure(make_spec(tmp_path, "broken"), restart=False)
+        await until(lambda: launcher.status("rel-1").state is Server.FAILED)
+        await launcher.ensure(make_spec(tmp_path, "broken"), restart=True)
+        await until(lambda: launcher.status("rel-1").restarts >= 1)
+    assert restarts[0] == "exited with 1: weights are missing"
+
+
 async def test_the_next_launcher_adopts_what_the_last_one_left_running(tmp_path: Path) -> None:
     async with launching(tmp_path) as launcher:
         await launcher.ensure(make_spec(tmp_path, "ready"), restart=False)

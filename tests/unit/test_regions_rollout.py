@@ -24,6 +24,7 @@ from serving.regions.rollout import (
     finish_golden,
     finish_replication,
     request_revert,
+    same_phase,
     weights_in_force,
     weights_restored,
 )
@@ -53,6 +54,8 @@ class World:
     golden: list[GateResult] = field(default_factory=list)
     gateway_up: bool = True
     replication_fails: bool = False
+    meanwhile: str = "nothing"
+    """What happens while the next effect is under way, before its outcome is known."""
     now: float = 0.0
     history: list[str] = field(default_factory=list)
 
@@ -83,27 +86,36 @@ class World:
         self.history.append(save.message)
 
     def _do(self, do: Do) -> None:
-        effect = do.effect
-        self.history.append(effect)
-        if effect in (Effect.SHIFT_WEIGHTS, Effect.RESTORE_WEIGHTS) and not self.gateway_up:
+        self.history.append(do.effect)
+        if do.effect in (Effect.SHIFT_WEIGHTS, Effect.RESTORE_WEIGHTS) and not self.gateway_up:
             return
+        decided_on = self.rollout
+        self._act(do.effect)
+        disturb(self, self.meanwhile)
+        if same_phase(decided_on, self.rollout):
+            self._conclude(do.effect)
+
+    def _act(self, effect: Effect) -> None:
+        if effect in (Effect.LAUNCH, Effect.LAUNCH_PREVIOUS):
+            self.servers[NEW if effect is Effect.LAUNCH else OLD] = Server.STARTING
+        elif effect in (Effect.SHIFT_WEIGHTS, Effect.RESTORE_WEIGHTS):
+            self._route()
+        elif effect in (Effect.STOP_CANDIDATE, Effect.STOP_PREVIOUS):
+            self._stop(NEW if effect is Effect.STOP_CANDIDATE else self.rollout.previous)
+
+    def _conclude(self, effect: Effect) -> None:
         if effect is Effect.REPLICATE:
             if self.replication_fails:
                 self._save(fail_replication(self.rollout, "corrupt", self.now))
             else:
                 self.rollout = finish_replication(self.rollout, self.now)
-        elif effect in (Effect.LAUNCH, Effect.LAUNCH_PREVIOUS):
-            self.servers[NEW if effect is Effect.LAUNCH else OLD] = Server.STARTING
         elif effect is Effect.CHECK_GOLDEN:
             self._save(finish_golden(self.rollout, self.golden, self.observe(), self.now))
         elif effect is Effect.SHIFT_WEIGHTS:
-            self._route()
             self.rollout = weights_in_force(self.rollout, self.stats, self.now)
         elif effect is Effect.RESTORE_WEIGHTS:
-            self._route()
             self.rollout = weights_restored(self.rollout, self.now)
         elif effect in (Effect.STOP_CANDIDATE, Effect.STOP_PREVIOUS):
-            self._stop(NEW if effect is Effect.STOP_CANDIDATE else self.rollout.previous)
             self.rollout = replace(self.rollout, settled=True)
 
     def _route(self) -> None:
@@ -261,6 +273,21 @@ def test_a_revert_brings_the_old_server_back_before_it_gets_the_weights() -> Non
     assert request_revert(world.rollout, world.live, "again", world.now) == world.rollout
 
 
+def test_a_revert_that_comes_while_the_old_server_is_being_stopped_is_carried_out() -> None:
+    world = make_world()
+    while Effect.STOP_PREVIOUS not in world.history:
+        world.meanwhile = (
+            "revert" if world.rollout.weights_at is not None and world.rollout.state == LIVE else "nothing"
+        )
+        world.step()
+        world.servers = {name: Server.READY for name in world.servers}
+        if NEW in world.weights:
+            world.count(5, 0)
+    world.meanwhile = "nothing"
+    run(world)
+    assert (world.rollout.state, world.weights, world.servers) == (ROLLED_BACK, {OLD: 100}, {OLD: Server.READY})
+
+
 def test_a_revert_keeps_the_new_version_when_the_old_one_does_not_start() -> None:
     world = run(make_world())
     world.rollout = request_revert(world.rollout, world.live, "eu-west failed", world.now)
@@ -276,6 +303,7 @@ disturbances = st.lists(
         st.sampled_from(["nothing", "crash", "gateway", "abort", "revert", "reboot", "ready"]),
         st.integers(0, 20),
         st.integers(0, 3),
+        st.sampled_from(["nothing", "nothing", "abort", "revert"]),
     ),
     max_size=80,
 )
@@ -300,17 +328,17 @@ def disturb(world: World, kind: str) -> None:
 @settings(max_examples=300, deadline=None)
 @given(disturbances=disturbances)
 def test_whatever_happens_no_routed_server_is_stopped_and_the_rollout_ends(
-    disturbances: list[tuple[str, int, int]],
+    disturbances: list[tuple[str, int, int, str]],
 ) -> None:
     """World._stop asserts both promises at every stop."""
     world = make_world()
-    for kind, requests, errors in disturbances:
+    for kind, requests, errors, world.meanwhile in disturbances:
         disturb(world, kind)
         if not world.rollout.settled:
             world.step()
         if NEW in world.weights:
             world.count(requests, min(requests, errors))
-    world.gateway_up = True
+    world.gateway_up, world.meanwhile = True, "nothing"
     run(world)
     rollout, live = world.rollout, world.live.release_id if world.live else None
     assert rollout.state in (LIVE, ROLLED_BACK, ABORTED)

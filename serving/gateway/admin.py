@@ -1,0 +1,70 @@
+"""The admin API: the region's agent sets routes and reads counters. Bearer token of role `gateway`."""
+
+from serving.asgi import Receive, Scope, Send, header, parse_json_object, read_body, respond_json
+from serving.credentials import TokenFolder, bearer, same_token
+from serving.errors import NotFound, RetryableError, Unauthorized
+from serving.gateway.ledger import Ledger
+from serving.gateway.predict import ModelSignatures
+from serving.gateway.route_table import RouteTable
+from serving.gateway.routing import parse_route
+
+PREFIX = "/admin/v1/"
+_MAX_BODY_BYTES = 1024 * 1024
+_BODY_TIMEOUT_S = 10.0
+
+
+class Admin:
+    """`/admin/v1/…`."""
+
+    def __init__(self, table: RouteTable, ledger: Ledger, signatures: ModelSignatures, tokens: TokenFolder) -> None:
+        self._table = table
+        self._ledger = ledger
+        self._signatures = signatures
+        self._tokens = tokens
+        self._frozen = False
+
+    def freeze(self, frozen: bool) -> None:
+        """While frozen, routes cannot change: a successor is about to read the saved ones."""
+        self._frozen = frozen
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._authorize(scope)
+        kind, _, model = scope["path"].removeprefix(PREFIX).partition("/")
+        call = (scope["method"], kind, bool(model))
+        if call == ("GET", "routes", False):
+            await respond_json(send, 200, {"routes": [route.to_json() for route in self._table.all()]})
+        elif call == ("PUT", "routes", True):
+            await self._put(model, scope, receive, send)
+        elif call == ("DELETE", "routes", True):
+            await self._delete(model, send)
+        elif call == ("GET", "stats", True):
+            routed = [backend.id for backend in self._table.find(model).route.backends]
+            await respond_json(send, 200, self._ledger.to_json(model, routed=routed))
+        else:
+            raise NotFound("no such admin call", got=f"{scope['method']} {scope['path']}", expected="see docs/api.md")
+
+    def _authorize(self, scope: Scope) -> None:
+        # Read at each call, so that a token which was replaced on disk is in force at once.
+        given = bearer(header(scope, b"authorization"))
+        if not given or not same_token(given, self._tokens.read("gateway")):
+            raise Unauthorized("admin calls need the gateway token", expected="Authorization: Bearer <gateway token>")
+
+    def _refuse_while_frozen(self) -> None:
+        if self._frozen:
+            raise RetryableError("this gateway is being replaced", expected="the same call to its successor")
+
+    async def _put(self, model: str, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(scope, receive, limit_bytes=_MAX_BODY_BYTES, timeout_s=_BODY_TIMEOUT_S)
+        route = parse_route(parse_json_object(body), model=model)
+        self._refuse_while_frozen()
+        await self._table.put(route)
+        self._signatures.retain(model, route.backends)
+        self._ledger.retain(model, {backend.id for backend in route.backends})
+        await respond_json(send, 200, route.to_json())
+
+    async def _delete(self, model: str, send: Send) -> None:
+        self._refuse_while_frozen()
+        await self._table.delete(model)
+        self._signatures.retain(model, [])
+        self._ledger.forget(model)
+        await respond_json(send, 200, {"model": model, "deleted": True})

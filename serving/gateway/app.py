@@ -1,0 +1,158 @@
+"""The gateway process of a region.
+
+    python -m serving.gateway.app --region NAME
+
+Serves the saved routes at once, takes the listening socket of an older gateway over if one runs, and
+on SIGTERM, or when a successor takes over from it, finishes what it has begun.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from serving.credentials import TokenFolder
+from serving.errors import FlightpathError, InvalidInput
+from serving.gateway.admin import Admin
+from serving.gateway.endpoints import Gateway, GatewayLimits
+from serving.gateway.feedback import FeedbackLimits, FeedbackMemory
+from serving.gateway.handover import HandoverServer, inherit_or_bind
+from serving.gateway.inference import Inference
+from serving.gateway.ledger import Ledger
+from serving.gateway.metrics import GatewayMetrics
+from serving.gateway.mirror import Mirror, MirrorLimits
+from serving.gateway.predict import ModelSignatures
+from serving.gateway.route_table import ROUTES_FILE, RouteTable
+from serving.gateway.upstream import Upstream, UpstreamLimits
+from serving.regions.topology import Region, load_topology
+from serving.settings import Settings
+from serving.web_server import ServerLimits, WebServer, run_on_uvloop, stop_on_signals
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GatewayConfig:
+    region: Region
+    tokens: TokenFolder
+    limits: GatewayLimits = field(default_factory=GatewayLimits)
+    upstream: UpstreamLimits = field(default_factory=UpstreamLimits)
+    feedback: FeedbackLimits = field(default_factory=FeedbackLimits)
+    mirror: MirrorLimits = field(default_factory=MirrorLimits)
+    server: ServerLimits = field(default_factory=ServerLimits)
+    handover_idle_grace_s: float = 5.0
+    """After a successor took over, how long idle connections of users may still be used once."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        parts = urlsplit(self.region.gateway_url)
+        if parts.hostname is None or parts.port is None:
+            raise InvalidInput("gateway_url is malformed", got=self.region.gateway_url, expected="http://host:port")
+        return parts.hostname, parts.port
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """The parts that the process itself handles."""
+
+    gateway: Gateway
+    admin: Admin
+
+
+@asynccontextmanager
+async def assemble(config: GatewayConfig) -> AsyncIterator[Assembled]:
+    """Build the application over its connection pools and workers, with the saved routes in force."""
+    region, ledger = config.region.name, Ledger()
+    metrics = GatewayMetrics(region=region)
+    memory = FeedbackMemory(config.feedback, time.monotonic)
+    table = RouteTable(config.region.state_folder / ROUTES_FILE)
+    routes_were_read = _load(table)
+    async with Upstream(config.upstream) as upstream, Mirror(upstream, ledger, metrics, config.mirror) as mirror:
+        signatures = ModelSignatures(upstream)
+        admin = Admin(table, ledger, signatures, config.tokens)
+        gateway = Gateway(
+            region=region,
+            table=table,
+            inference=Inference(upstream, ledger, memory, mirror, metrics),
+            signatures=signatures,
+            memory=memory,
+            ledger=ledger,
+            metrics=metrics,
+            admin=admin,
+            limits=config.limits,
+        )
+        gateway.ready = routes_were_read
+        yield Assembled(gateway, admin)
+
+
+def _load(table: RouteTable) -> bool:
+    """Whether the saved routes were understood; a file that cannot be is set aside and the agent waited for."""
+    try:
+        table.load()
+    except InvalidInput as broken:
+        _report("routes_unreadable", error=str(broken), kept_as=str(table.set_aside()))
+        return False
+    return True
+
+
+async def serve(config: GatewayConfig) -> int:
+    """Serve until a signal or a successor comes, then drain; the exit code."""
+    stop = asyncio.Event()
+    stop_on_signals(stop.set)
+    region, folder = config.region.name, config.region.state_folder
+    inherited = await inherit_or_bind(folder, config.address)
+    async with assemble(config) as assembled:
+        server = WebServer(assembled.gateway, config.server)
+        await server.start(inherited.listener)
+        async with HandoverServer(folder, inherited.listener, freeze=assembled.admin.freeze) as handover:
+            await inherited.confirm()
+            _report("serving", region=region, port=config.address[1], took_over_from=inherited.from_pid)
+            await _either(stop, handover.succeeded)
+        replaced = handover.succeeded.is_set()
+        _report("draining", region=region, replaced=replaced)
+        finished = await server.drain(idle_grace_s=config.handover_idle_grace_s if replaced else None)
+    _report("stopped", region=region, finished=finished)
+    return 0
+
+
+async def _either(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for waiter in waiting:
+            waiter.cancel()
+
+
+def _report(event: str, **details: object) -> None:
+    """One JSON line in the process's log."""
+    print(json.dumps({"time": time.time(), "event": event, **details}), flush=True)
+
+
+def read_config(arguments: list[str]) -> GatewayConfig:
+    """The region's configuration from the command line, the environment and the topology."""
+    parser = argparse.ArgumentParser(prog="python -m serving.gateway.app", description="The gateway of a region.")
+    parser.add_argument("--region", required=True)
+    region = parser.parse_args(arguments).region
+    try:
+        settings = Settings()
+    except ValueError as wrong:
+        raise InvalidInput("environment is not usable", got=str(wrong), expected="see serving/settings.py") from wrong
+    topology = load_topology(settings)
+    return GatewayConfig(region=topology.region(region), tokens=TokenFolder(folder=topology.token_folder))
+
+
+def main() -> int:
+    try:
+        return run_on_uvloop(serve(read_config(sys.argv[1:])))
+    except (FlightpathError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

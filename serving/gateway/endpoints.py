@@ -1,0 +1,273 @@
+"""The gateway's ASGI application: what users may call. Inference comes first, everything else by table."""
+
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from serving.asgi import (
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    header,
+    parse_json_object,
+    read_body,
+    respond,
+    respond_error,
+    respond_json,
+)
+from serving.errors import FlightpathError, InvalidInput, NotFound, RetryableError
+from serving.gateway.admin import PREFIX as ADMIN_PREFIX
+from serving.gateway.admin import Admin
+from serving.gateway.feedback import FeedbackMemory, count_correct
+from serving.gateway.inference import Call, Inference, Served
+from serving.gateway.ledger import Ledger
+from serving.gateway.metrics import CONTENT_TYPE, GatewayMetrics
+from serving.gateway.predict import ModelSignatures, build_infer_request, label_predictions
+from serving.gateway.route_table import RouteTable
+from serving.gateway.routing import Route, RouteInForce, unserved, unserved_reason
+from serving.gateway.status import PAGE, summarize
+
+_MODELS: Final = "/v2/models/"
+_INFER: Final = "/infer"
+_READY: Final = "/ready"
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_SMALL_BODY_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GatewayLimits:
+    max_body_bytes: int = 8 * 1024 * 1024
+    """A larger request is answered 413."""
+    body_timeout_s: float = 30.0
+    """A client that sends its body slower than this is answered 504."""
+    max_in_flight: int = 1024
+    """Inference requests at a time; the next one is answered 503 at once instead of everybody late."""
+
+
+class Gateway:
+    """Routes each request to the part that owns it, and each error to its status."""
+
+    def __init__(
+        self,
+        *,
+        region: str,
+        table: RouteTable,
+        inference: Inference,
+        signatures: ModelSignatures,
+        memory: FeedbackMemory,
+        ledger: Ledger,
+        metrics: GatewayMetrics,
+        admin: Admin,
+        limits: GatewayLimits,
+    ) -> None:
+        self._region = region
+        self._table = table
+        self._inference = inference
+        self._signatures = signatures
+        self._memory = memory
+        self._ledger = ledger
+        self._metrics = metrics
+        self._admin = admin
+        self._limits = limits
+        self._in_flight = 0
+        self.ready = False
+        self._calls: dict[tuple[str, str], Callable[[Scope, Receive, Send], Awaitable[None]]] = {
+            ("POST", "/v1/predict"): self._predict,
+            ("POST", "/v1/feedback"): self._feedback,
+            ("GET", "/v1/models"): self._list_models,
+            ("GET", "/v1/status"): self._status,
+            ("GET", "/"): self._status_page,
+            ("GET", "/metrics"): self._render_metrics,
+            ("GET", "/healthz"): self._live,
+            ("GET", "/v2/health/live"): self._live,
+            ("GET", "/readyz"): self._readiness,
+            ("GET", "/v2/health/ready"): self._readiness,
+            ("GET", "/v2"): self._describe_server,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        path, method = scope["path"], scope["method"]
+        try:
+            if path.startswith(_MODELS):
+                await self._model_call(method, path.removeprefix(_MODELS), scope, receive, send)
+            elif path.startswith(ADMIN_PREFIX):
+                await self._admin(scope, receive, send)
+            elif (method, path) in self._calls:
+                await self._calls[method, path](scope, receive, send)
+            else:
+                raise NotFound("no such call", got=f"{method} {path}", expected="see docs/api.md")
+        except FlightpathError as error:
+            await respond_error(send, error)
+
+    # Inference
+
+    async def _model_call(self, method: str, rest: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if method == "POST" and rest.endswith(_INFER):
+            await self._infer(rest.removesuffix(_INFER), scope, receive, send)
+        elif method == "GET" and rest.endswith(_READY):
+            await self._model_ready(self._table.find(rest.removesuffix(_READY)), send)
+        elif method == "GET":
+            hop = header(scope, b"x-flightpath-hop") is not None
+            await respond_json(send, 200, await self._signatures.of(self._table.find(rest), hop=hop))
+        else:
+            raise NotFound("no such call", got=f"{method} {_MODELS}{rest}", expected=f"POST {_MODELS}…{_INFER}")
+
+    async def _infer(self, model: str, scope: Scope, receive: Receive, send: Send) -> None:
+        async def relay(in_force: RouteInForce, call: Call) -> tuple[int, bytes, Served]:
+            body = await self._read(scope, receive, self._limits.max_body_bytes)
+            served = await self._inference.answer(in_force, body, call)
+            return served.answer.status, served.answer.body, served
+
+        await self._serve(model, scope, send, relay)
+
+    async def _predict(self, scope: Scope, receive: Receive, send: Send) -> None:
+        document = parse_json_object(await self._read(scope, receive, self._limits.max_body_bytes))
+        model = document.get("model")
+        if not isinstance(model, str) or "inputs" not in document:
+            raise InvalidInput("predict request is malformed", got=sorted(document), expected="model and inputs")
+
+        async def predict(in_force: RouteInForce, call: Call) -> tuple[int, Any, Served]:
+            body = build_infer_request(document["inputs"], await self._signatures.of(in_force, hop=call.hop))
+            served = await self._inference.answer(in_force, body, call)
+            if served.answer.status != 200:
+                return served.answer.status, served.answer.body, served
+            return 200, self._predictions(in_force.route, call, served), served
+
+        await self._serve(model, scope, send, predict)
+
+    def _predictions(self, route: Route, call: Call, served: Served) -> dict[str, Any]:
+        return {
+            "request_id": call.request_id,
+            "model": route.model,
+            "version": served.version,
+            "release": served.release,
+            "region": served.region,
+            "predictions": label_predictions(served.answer.body, route.classes),
+        }
+
+    async def _serve(
+        self,
+        model: str,
+        scope: Scope,
+        send: Send,
+        answer: Callable[[RouteInForce, Call], Awaitable[tuple[int, Any, Served]]],
+    ) -> None:
+        """Count, time and answer one inference request."""
+        started, call, version = time.perf_counter(), read_call(scope), ""
+        self._in_flight += 1
+        try:
+            in_force = self._table.find(model)
+            if self._in_flight > self._limits.max_in_flight:
+                raise RetryableError("gateway is overloaded", expected=f"<= {self._limits.max_in_flight} in flight")
+            status, body, served = await answer(in_force, call)
+            version = str(served.version)
+        except FlightpathError as error:
+            # An unknown model's name is a user's text and must not become a label.
+            self._metrics.count_request(model if self._table.knows(model) else "", version, error.http_status)
+            await respond_error(send, error, headers=[(b"x-request-id", call.request_id.encode())])
+            return
+        finally:
+            self._in_flight -= 1
+        self._metrics.count_request(model, version, status)
+        if status == 200:
+            self._metrics.observe_latency(model, version, time.perf_counter() - started)
+        headers = response_headers(call, served)
+        await (respond if isinstance(body, bytes) else respond_json)(send, status, body, headers=headers)
+
+    async def _read(self, scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+        return await read_body(scope, receive, limit_bytes=limit_bytes, timeout_s=self._limits.body_timeout_s)
+
+    async def _feedback(self, scope: Scope, receive: Receive, send: Send) -> None:
+        document = parse_json_object(await self._read(scope, receive, _SMALL_BODY_BYTES))
+        request_id, labels = document.get("request_id"), document.get("labels")
+        if not isinstance(request_id, str) or not isinstance(labels, list):
+            raise InvalidInput(
+                "feedback is malformed", got=sorted(document), expected="request_id and a list of labels"
+            )
+        remembered = self._memory.find(request_id)
+        route = self._table.find(remembered.model).route
+        rows, correct = count_correct(remembered.body, labels, route.classes)
+        counted = not remembered.labelled
+        if counted:
+            remembered.labelled = True
+            self._ledger.counters(remembered.model, remembered.backend_id).labelled_rows(rows=rows, correct=correct)
+        await respond_json(send, 202, {"request_id": request_id, "rows": rows, "counted": counted})
+
+    # What is served
+
+    async def _list_models(self, scope: Scope, receive: Receive, send: Send) -> None:
+        models = [describe_model(route, self._region) for route in self._table.all()]
+        await respond_json(send, 200, {"object": "list", "data": models})
+
+    async def _model_ready(self, in_force: RouteInForce, send: Send) -> None:
+        route = in_force.route
+        if not route.served:
+            raise unserved(route)
+        await respond_json(send, 200, {"name": route.model, "ready": True})
+
+    async def _describe_server(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await respond_json(send, 200, {"name": "flightpath-gateway", "version": self._region, "extensions": []})
+
+    # Health and figures
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await respond_json(send, 200, {"live": True, "region": self._region})
+
+    async def _readiness(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not (self.ready or self._table.all()):
+            raise RetryableError("gateway has no routes yet", expected="routes from disk or from the agent")
+        await respond_json(send, 200, {"ready": True, "region": self._region})
+
+    async def _render_metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, 200, self._metrics.render(in_flight=self._in_flight), content_type=CONTENT_TYPE)
+
+    async def _status(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await respond_json(send, 200, summarize(self._region, self._table.all(), self._ledger))
+
+    async def _status_page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, 200, PAGE, content_type=b"text/html; charset=utf-8")
+
+
+def read_call(scope: Scope) -> Call:
+    """The request's id (made if none or a malformed one was given), hop, synthetic mark and trace."""
+    request_id, hop, synthetic, traceparent = None, False, False, None
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(text := value.decode("latin-1")):
+            request_id = text
+        elif name == b"x-flightpath-hop":
+            hop = True
+        elif name == b"x-flightpath-synthetic":
+            synthetic = value == b"1"
+        elif name == b"traceparent" and _TRACEPARENT.fullmatch(text := value.decode("latin-1")):
+            traceparent = text
+    return Call(request_id or secrets.token_hex(16), hop, synthetic, traceparent)
+
+
+def response_headers(call: Call, served: Served) -> Headers:
+    return (
+        (b"x-request-id", call.request_id.encode()),
+        (b"x-flightpath-region", served.region.encode()),
+        (b"x-flightpath-version", b"%d" % served.version),
+        (b"x-flightpath-release", served.release.encode()),
+    )
+
+
+def describe_model(route: Route, region: str) -> dict[str, Any]:
+    """One entry of `GET /v1/models`."""
+    return {
+        "id": route.model,
+        "object": "model",
+        "region": region,
+        "status": "ready" if route.served else "unavailable",
+        "reason": None if route.served else unserved_reason(route),
+        "versions": [
+            {"release": b.release, "version": b.version, "weight": b.weight, "region": b.region} for b in route.backends
+        ],
+    }

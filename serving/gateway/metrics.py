@@ -1,0 +1,76 @@
+"""What the gateway tells Prometheus, in a registry of its own. Label children are looked up once."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+_LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class GatewayMetrics:
+    """Counters of one gateway process."""
+
+    def __init__(self, *, region: str) -> None:
+        registry = self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "flightpath_gateway_requests_total",
+            "Requests of users by the HTTP status they got; version is empty when nobody answered.",
+            ("model", "version", "code"),
+            registry=registry,
+        )
+        self._latency = Histogram(
+            "flightpath_gateway_request_seconds",
+            "Successful requests, fail-over included.",
+            ("model", "version"),
+            registry=registry,
+            buckets=_LATENCY_S,
+        )
+        self._errors = Counter(
+            "flightpath_gateway_backend_errors_total",
+            "Failed attempts, by backend and kind.",
+            ("model", "backend", "kind"),
+            registry=registry,
+        )
+        self._failovers = Counter(
+            "flightpath_gateway_failovers_total",
+            "Requests that another backend answered than the one chosen first.",
+            ("model",),
+            registry=registry,
+        )
+        self._mirrored = Counter(
+            "flightpath_gateway_mirrored_total",
+            "Mirrored requests: agreed, differed, failed, dropped.",
+            ("model", "result"),
+            registry=registry,
+        )
+        self._in_flight = Gauge(
+            "flightpath_gateway_in_flight_requests", "Inference requests in progress.", registry=registry
+        )
+        info = Gauge("flightpath_gateway_info", "Always 1.", ("region",), registry=registry)
+        info.labels(region).set(1)
+        self._codes: dict[tuple[str, str, int], Counter] = {}
+        self._latencies: dict[tuple[str, str], Histogram] = {}
+
+    def count_request(self, model: str, version: str, code: int) -> None:
+        key = (model, version, code)
+        if key not in self._codes:
+            self._codes[key] = self._requests.labels(model, version, str(code))
+        self._codes[key].inc()
+
+    def observe_latency(self, model: str, version: str, seconds: float) -> None:
+        key = (model, version)
+        if key not in self._latencies:
+            self._latencies[key] = self._latency.labels(model, version)
+        self._latencies[key].observe(seconds)
+
+    def count_error(self, model: str, backend_id: str, kind: str) -> None:
+        self._errors.labels(model, backend_id, kind).inc()
+
+    def count_failover(self, model: str) -> None:
+        self._failovers.labels(model).inc()
+
+    def count_mirrored(self, model: str, result: str) -> None:
+        self._mirrored.labels(model, result).inc()
+
+    def render(self, *, in_flight: int) -> bytes:
+        self._in_flight.set(in_flight)
+        return generate_latest(self.registry)

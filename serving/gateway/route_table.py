@@ -1,0 +1,94 @@
+"""The routes in force and their copy on disk, so that a gateway serves before any agent calls it.
+
+A change is saved before it takes effect, one at a time. An equal route changes nothing, so an agent may
+repeat itself without disturbing the shares.
+"""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from serving.errors import InvalidInput, NotFound
+from serving.files import canonical_json, write_atomically
+from serving.gateway.routing import SCHEMA_VERSION, Route, RouteInForce, parse_route
+
+ROUTES_FILE: Final = "routes.json"
+
+
+class RouteTable:
+    """Routes by model."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._routes: dict[str, RouteInForce] = {}
+        self._changing = asyncio.Lock()
+
+    def load(self) -> None:
+        """Read the saved routes; none saved is none known. InvalidInput if the file cannot be understood."""
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return
+        self._routes = {route.model: RouteInForce(route) for route in parse_routes(content)}
+
+    def set_aside(self) -> Path:
+        """Keep an unreadable file under another name, out of the way of the next save."""
+        target = self._path.with_suffix(".unreadable.json")
+        os.replace(self._path, target)
+        return target
+
+    def find(self, model: str) -> RouteInForce:
+        """The model's route, or NotFound."""
+        in_force = self._routes.get(model)
+        if in_force is None:
+            raise NotFound(
+                "unknown model", got=model, expected=" | ".join(sorted(self._routes)) or "no model is routed"
+            )
+        return in_force
+
+    def knows(self, model: str) -> bool:
+        return model in self._routes
+
+    def all(self) -> list[Route]:
+        return [self._routes[model].route for model in sorted(self._routes)]
+
+    async def put(self, route: Route) -> bool:
+        """Save the route, then put it in force; False if it was in force already."""
+        async with self._changing:
+            known = self._routes.get(route.model)
+            if known is not None and known.route == route:
+                return False
+            changed = {**self._routes, route.model: RouteInForce(route)}
+            await self._save(changed)
+            self._routes = changed
+            return True
+
+    async def delete(self, model: str) -> None:
+        async with self._changing:
+            self.find(model)
+            changed = {name: kept for name, kept in self._routes.items() if name != model}
+            await self._save(changed)
+            self._routes = changed
+
+    async def _save(self, routes: dict[str, RouteInForce]) -> None:
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "routes": [routes[model].route.to_json() for model in sorted(routes)],
+        }
+        # Two fsyncs take milliseconds that requests in flight must not wait for.
+        await asyncio.to_thread(write_atomically, self._path, canonical_json(document))
+
+
+def parse_routes(content: bytes) -> list[Route]:
+    """The routes of a `routes.json`."""
+    try:
+        document: Any = json.loads(content)
+        version, routes = document["schema_version"], document["routes"]
+        named = [(route["model"], route) for route in routes]
+    except (ValueError, KeyError, TypeError) as broken:
+        raise InvalidInput("saved routes cannot be read", got=repr(broken), expected=ROUTES_FILE) from broken
+    if version != SCHEMA_VERSION:
+        raise InvalidInput("saved routes have an unknown schema_version", got=version, expected=SCHEMA_VERSION)
+    return [parse_route(route, model=model) for model, route in named]

@@ -1,0 +1,290 @@
+"""The process that owns a region: its registry, rollouts, model servers and routes; at home the promotions too.
+
+    python -m serving.regions.agent --region NAME
+
+One agent per region, held by a lock on the state folder. It may be killed at any moment: servers and
+gateway go on serving without it, and the next agent adopts them and goes on with what was under way.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+from serving import processes
+from serving.credentials import ROLES, TokenFolder
+from serving.errors import Conflict, FlightpathError
+from serving.regions.agent_api import AgentApi
+from serving.regions.client import AgentClient
+from serving.regions.coordinator import Coordinator, RegionPort
+from serving.regions.launcher import LaunchSettings, LocalLauncher
+from serving.regions.metrics import AgentMetrics
+from serving.regions.peers import Peers
+from serving.regions.registry import Event, Registry
+from serving.regions.replication import Replicator
+from serving.regions.rollouts import RegionRollouts, replication_lag_s
+from serving.regions.server_process import known_engines
+from serving.regions.serving_state import ServingState
+from serving.regions.topology import Region, Topology, load_topology
+from serving.regions.traffic import GatewayTraffic
+from serving.settings import Settings
+from serving.web_server import ServerLimits, WebServer, bind_listener, run_on_uvloop, stop_on_signals
+
+logger = logging.getLogger(__name__)
+_HOST: Final = "127.0.0.1"
+_LIMITS: Final = ServerLimits(idle_grace_s=0.1, drain_s=2.0)
+
+
+class RegionLock:
+    """An flock on `{region folder}/agent.lock`: the kernel lets go of it when its holder dies."""
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> Self:
+        self._region.state_folder.mkdir(parents=True, exist_ok=True)
+        path = self._region.state_folder / "agent.lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as held:
+            os.close(descriptor)
+            raise Conflict(
+                f"region {self._region.name} has an agent already", got=str(path), expected="no other agent"
+            ) from held
+        self._descriptor = descriptor
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class Agent:
+    """One region's agent. `start`, then `stop`; model servers outlive it."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        region_name: str,
+        *,
+        launch: LaunchSettings | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.region = topology.region(region_name)
+        self._topology = topology
+        self._launch = launch
+        self._clock = clock
+        self._stack = contextlib.AsyncExitStack()
+        self._stopping = asyncio.Event()
+
+    async def start(self) -> None:
+        """Take the region's lock, adopt what runs, go on with what was under way, then answer calls.
+
+        Raises Conflict when another agent holds the region or its port.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        self._stack.enter_context(RegionLock(self.region))
+        listener = self._stack.enter_context(self._bind())
+        tokens = {role: TokenFolder(folder=self._topology.token_folder).read(role) for role in ROLES}
+        self.registry = Registry(self.region.registry_url, clock=self._clock)
+        self._stack.callback(self.registry.close)
+        self._build(tokens)
+        await self.peers.ask()
+        await self._adopt()
+        self._run(self.launcher.supervise())
+        self.rollouts.resume()
+        self._stack.push_async_callback(self.rollouts.close)
+        self._run(self.serving.keep())
+        self._run(self.peers.keep())
+        if self.coordinator is not None:
+            self.coordinator.resume()
+            self._stack.push_async_callback(self.coordinator.close)
+        server = WebServer(self._api(tokens).app(), _LIMITS)
+        await server.start(listener)
+        self._stack.push_async_callback(server.drain)
+
+    def _build(self, tokens: dict[str, str]) -> None:
+        region, others = self.region, [r for r in self._topology.regions if r.name != self.region.name]
+        self.metrics = AgentMetrics()
+        self.launcher = LocalLauncher(
+            region.state_folder / "servers",
+            region.state_folder.parent.parent / "logs",
+            runtimes=self._topology.runtimes,
+            settings=self._launch,
+            on_restart=self._note_restart,
+        )
+        self.peers = Peers(others, tokens["peer"])
+        self.replicator = Replicator(region=region, key_folder=self._topology.key_folder)
+        self.serving = ServingState(
+            region.name,
+            registry=self.registry,
+            launcher=self.launcher,
+            traffic=GatewayTraffic(region.gateway_url, tokens["gateway"]),
+            peers=self.peers,
+            replicator=self.replicator,
+        )
+        self.rollouts = RegionRollouts(
+            region,
+            registry=self.registry,
+            launcher=self.launcher,
+            serving=self.serving,
+            peers=self.peers,
+            metrics=self.metrics,
+            clock=self._clock,
+        )
+        self.coordinator = self._build_coordinator(others, tokens["peer"])
+
+    def _build_coordinator(self, others: list[Region], peer_token: str) -> Coordinator | None:
+        if self.region.name != self._topology.home_region:
+            return None
+        ports: dict[str, RegionPort] = {other.name: AgentClient(other.agent_url, peer_token) for other in others}
+        ports[self.region.name] = self.rollouts
+        return Coordinator(
+            self._topology,
+            registry=self.registry,
+            regions=ports,
+            metrics=self.metrics,
+            engines=known_engines(self._topology.runtimes),
+            clock=self._clock,
+        )
+
+    def _note_restart(self, release: str, why: str) -> None:
+        self.metrics.server_restarts.labels(release=release).inc()
+        event = Event(kind="server", subject=release, message=f"started again: {why}", detail={"reason": why})
+        self.registry.write(event)
+
+    async def _adopt(self) -> None:
+        """Take over running servers and end those that nobody wants."""
+        self.replicator.sweep()
+        wanted = self.serving.wanted()
+        for name in await self.launcher.adopt():
+            if name not in wanted:
+                logger.info("ending the server of %s, which nobody wants", name)
+                await self.launcher.stop(name)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """A task that ends with the agent."""
+        task = asyncio.create_task(work)
+        self._stack.push_async_callback(_end_task, task)
+
+    def _bind(self) -> socket.socket:
+        """Taken before anything is touched: an agent that cannot be reached must not work either."""
+        port = urlsplit(self.region.agent_url).port or 80
+        try:
+            return bind_listener(_HOST, port)
+        except OSError as taken:
+            holder = processes.listener(port)
+            got = str(taken) if holder is None else f"pid {holder.pid} ({holder.name()})"
+            raise Conflict(f"port {port} is taken", got=got, expected="a free port") from taken
+
+    def _api(self, tokens: dict[str, str]) -> AgentApi:
+        return AgentApi(
+            region=self.region.name,
+            home_region=self._topology.home_region,
+            home_url=self._topology.home.agent_url,
+            tokens=tokens,
+            registry=self.registry,
+            rollouts=self.rollouts,
+            serving=self.serving,
+            coordinator=self.coordinator,
+            describe_region=self.describe,
+            metrics=self.metrics,
+            stopping=self._stopping,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The answer of GET /v1/region."""
+        rollouts, now = self.rollouts.all(), self._clock()
+        models = [self._describe_model(model) for model in self.serving.models()]
+        degraded = any(model["degraded"] for model in models) or self.serving.gateway_error is not None
+        return {
+            "region": self.region.name,
+            "home": self.region.name == self._topology.home_region,
+            "state": "degraded" if degraded else "ok",
+            "endpoint": self.region.gateway_url,
+            "gateway_error": self.serving.gateway_error,
+            "replication_lag_s": replication_lag_s(rollouts, now),
+            "peers": self.peers.reachable(),
+            "models": models,
+            "rollouts": [r.id for r in rollouts if not r.settled],
+        }
+
+    def _describe_model(self, model: str) -> dict[str, Any]:
+        live, route = self.registry.live(model), self.serving.plan(model)
+        release = None if live is None else live.release_id
+        version = None if release is None else self.registry.release(release)[1]
+        status = None if release is None else self.launcher.status(release)
+        return {
+            "model": model,
+            "release": release,
+            "version": version,
+            "previous_release": None if live is None else live.previous_release_id,
+            "reason": route.reason,
+            "degraded": status is not None and status.url is None,
+            "server": None
+            if status is None
+            else {"state": status.state, "url": status.url, "restarts": status.restarts, "note": status.note},
+            "weights": {backend.id: backend.weight for backend in route.backends},
+        }
+
+    async def stop(self) -> None:
+        """Answer what is being asked, stop working; model servers stay."""
+        self._stopping.set()
+        await self._stack.aclose()
+
+
+async def _end_task(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def serve(topology: Topology, region_name: str) -> int:
+    """Run an agent until SIGTERM or SIGINT; returns the exit code."""
+    stop = asyncio.Event()
+    stop_on_signals(stop.set)
+    agent = Agent(topology, region_name)
+    try:
+        await agent.start()
+    except FlightpathError as failure:
+        print(f"agent {region_name}: {failure}", file=sys.stderr)
+        return 1
+    logger.info("agent of %s answers at %s", region_name, agent.region.agent_url)
+    await stop.wait()
+    await agent.stop()
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m serving.regions.agent", description="A region's agent.")
+    parser.add_argument("--region", required=True)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        topology = load_topology(Settings())
+        topology.region(options.region)
+    except FlightpathError as failure:
+        print(f"agent {options.region}: {failure}", file=sys.stderr)
+        return 1
+    return run_on_uvloop(serve(topology, options.region))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Alembic's environment of the registry, found beside the code so that a wheel carries it."""

@@ -1,0 +1,130 @@
+"""Every way in which an attempt can fail has its own name, and nothing waits for ever."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from serving.asgi import Message, read_body
+from serving.errors import BadUpstream, FlightpathError, InvalidInput, RetryableError, TimedOut, TooLarge, Unreachable
+from serving.gateway.inference import all_failed
+from serving.gateway.routing import Backend
+from serving.gateway.upstream import Upstream, UpstreamLimits
+from tests.fakes.faulty_backend import (
+    Behaviour,
+    FaultyBackend,
+    answer_body,
+    answer_class,
+    answer_status,
+    break_off,
+    hang_up,
+    stall,
+)
+from tests.fakes.models import free_port
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyBackend]:
+    with FaultyBackend(answer_class(3)) as backend:
+        yield backend
+
+
+def at(url: str, *, remote: bool = False) -> Backend:
+    return Backend(id="b", release="r", version=1, region="us-east", url=url, remote=remote, weight=100)
+
+
+async def attempt(url: str, *, remote: bool = False, **limits: float) -> bytes:
+    async with Upstream(UpstreamLimits(**limits)) as upstream:  # type: ignore[arg-type]
+        return (await upstream.infer(at(url, remote=remote), "digits", b"{}", {})).body
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (answer_status(500), BadUpstream),
+        (answer_status(503), RetryableError),
+        (answer_body(b""), BadUpstream),
+        (answer_body(b"[]"), BadUpstream),
+        (answer_body(b'{"outputs": ' + b"1" * 70_000), BadUpstream),
+        (break_off, BadUpstream),
+        (hang_up, Unreachable),
+    ],
+)
+async def test_a_failure_is_named(server: FaultyBackend, fault: Behaviour, error: type[FlightpathError]) -> None:
+    server.behave(fault)
+    with pytest.raises(RetryableError) as raised:
+        await attempt(server.url)
+    assert type(raised.value) is error
+
+
+async def test_a_server_that_stalls_is_given_up(server: FaultyBackend) -> None:
+    server.behave(stall(5))
+    with pytest.raises(TimedOut, match="b did not answer in time"):
+        await attempt(server.url, attempt_timeout_s=0.1)
+
+
+async def test_a_refused_connection_is_unreachable() -> None:
+    with pytest.raises(Unreachable, match="b is unreachable"):
+        await attempt(f"http://127.0.0.1:{free_port()}")
+
+
+async def test_an_answer_beyond_the_bound_is_broken(server: FaultyBackend) -> None:
+    server.behave(answer_body(b'{"outputs": [' + b" " * 2_000_000 + b"]}"))
+    with pytest.raises(BadUpstream, match="answer is too large"):
+        await attempt(server.url, max_answer_bytes=1_000_000)
+
+
+async def test_a_region_that_does_not_know_the_model_is_a_failure_but_a_model_servers_404_is_not(
+    server: FaultyBackend,
+) -> None:
+    server.behave(answer_status(404))
+    with pytest.raises(BadUpstream, match="does not know the model"):
+        await attempt(server.url, remote=True)
+    assert b"on_order" in await attempt(server.url)
+
+
+@pytest.mark.parametrize(
+    ("failures", "status"),
+    [
+        ([TimedOut("late"), TimedOut("late")], 504),
+        ([TimedOut("late"), Unreachable("gone")], 503),
+        ([RetryableError("busy")], 503),
+        ([Unreachable("gone"), BadUpstream("rubbish"), TimedOut("late")], 502),
+    ],
+)
+def test_many_failures_make_one_status(failures: list[FlightpathError], status: int) -> None:
+    assert all_failed("digits", failures).http_status == status
+
+
+async def body_of(*messages: Message, headers: list[tuple[bytes, bytes]] | None = None) -> bytes:
+    waiting = list(messages)
+
+    async def receive() -> Message:
+        if waiting:
+            return waiting.pop(0)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    return await read_body({"headers": headers or []}, receive, limit_bytes=4, timeout_s=0.05)
+
+
+def chunk(body: bytes, *, more: bool) -> Message:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+async def test_a_body_is_read_whole_up_to_its_bound() -> None:
+    assert await body_of(chunk(b"ab", more=True), chunk(b"cd", more=False)) == b"abcd"
+    with pytest.raises(TooLarge, match="<= 4 bytes"):
+        await body_of(chunk(b"abc", more=True), chunk(b"de", more=True))
+    with pytest.raises(TooLarge, match="got 5 bytes"):
+        await body_of(headers=[(b"content-length", b"5")])
+
+
+async def test_a_sender_that_stops_is_not_waited_for() -> None:
+    with pytest.raises(TimedOut, match="did not arrive in time"):
+        await body_of(chunk(b"ab", more=True))
+
+
+async def test_a_sender_that_leaves_has_sent_no_body() -> None:
+    with pytest.raises(InvalidInput, match="incomplete, got 2 bytes"):
+        await body_of(chunk(b"ab", more=True), {"type": "http.disconnect"})
