@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from serving.bundle import TensorSpec
 from serving.files import canonical_json
+from tasks.artifacts import Figure
 from tasks.data.digits import stratified_split
 from tasks.data.module import LoadedData, Split
-from tasks.evaluation.accuracy import judge_classification
-from tasks.training.family import Judgement, Signature
+from tasks.evaluation.classification import classification_golden, judge_classification, majority_class
+from tasks.training.family import Golden, HeldOut, Judgement, Signature
 from tasks.training.recipes import OptimizerConfig, Recipe
 
 FEATURES = 30
@@ -104,8 +105,15 @@ class TabularClassifier:
 
         return functional.cross_entropy(model(batch["features"]), batch["labels"])
 
-    def judge(self, outputs: NDArray[np.float32], split: Split) -> Judgement:
-        return judge_classification(outputs, split["labels"], classes=CLASSES)
+    def answers(self, model: Any, batch: Mapping[str, Any]) -> Any:
+        return model(batch["features"])
 
-    def golden(self, split: Split, reference: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        return {"inputs": split["features"], "labels": split["labels"], "reference": reference}
+    def judge(self, answers: NDArray[np.float32], split: Split) -> Judgement:
+        return judge_classification(answers, split["labels"], classes=CLASSES)
+
+    def baselines(self, train: Split, split: Split) -> list[Figure]:
+        return majority_class(train["labels"], split["labels"])
+
+    def golden(self, held_out: HeldOut) -> Golden:
+        test = held_out.test
+        return classification_golden(held_out, inputs=test["features"], labels=test["labels"], classes=CLASSES)

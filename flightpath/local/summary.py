@@ -1,6 +1,7 @@
 """The end of a demo: one table, the commands to try, and where everything lies."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -43,7 +44,7 @@ def show(console: Console, result: DemoResult) -> None:
     console.print(f"\ngateway    {result.topology.home.gateway_url}   (status page in a browser)", highlight=False)
     decks = result.settings.root / "decks" / report.release_id
     for name in sorted(path.name for path in decks.glob("*.html")):
-        console.print(f"deck       {decks / name}", soft_wrap=True, highlight=False)
+        console.print(f"deck       {_from_here(decks / name)}", soft_wrap=True, highlight=False)
     console.print("`make down` ends everything.", highlight=False)
 
 
@@ -105,6 +106,11 @@ def _time_table(result: DemoResult) -> Table:
     return table
 
 
+def _from_here(path: Path) -> str:
+    """The path as it is typed in this folder."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def curl_commands(result: DemoResult) -> list[str]:
     """Commands that work as they stand, each on one line."""
     model, home = result.report.model, result.topology.home
@@ -112,7 +118,7 @@ def curl_commands(result: DemoResult) -> list[str]:
     token = TokenFolder(folder=result.topology.token_folder).path("promoter")
     return [
         f"curl -s {home.gateway_url}/v1/models",
-        f"curl -s -H 'content-type: application/json' -d @{body} {home.gateway_url}/v1/predict",
+        f"curl -s -H 'content-type: application/json' -d @{_from_here(body)} {home.gateway_url}/v1/predict",
         f"curl -s {home.gateway_url}/v2/models/{model}",
-        f"curl -s -H @{token} {home.agent_url}/v1/promotions/{result.report.release_id}",
+        f"curl -s -H @{_from_here(token)} {home.agent_url}/v1/promotions/{result.report.release_id}",
     ]

@@ -2,15 +2,15 @@
 
 A split is a mapping from names to arrays that share their first dimension (the samples), so that
 images, tokens and tables travel alike. A dataset folder holds `{train,validation,test}.safetensors`
-and `dataset.json`, which names the SHA-256 of each; the folder is named by the SHA-256 of
-`dataset.json`. Preparing the same source twice writes nothing the second time.
+and `dataset.json`, which names the SHA-256 of each, beside whatever files the source adds (a language
+model's tokenizer); the folder is named by the SHA-256 of `dataset.json`. Preparing the same source twice writes nothing the second time.
 """
 
 import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
-from serving.bundle import hash_file
+from serving.bundle import check_relative_path, hash_file
 from serving.errors import InvalidInput, PermanentError
 from serving.files import canonical_json, write_atomically
 from serving.store import ArtifactStore
@@ -42,6 +42,8 @@ class LoadedData:
     """`train`, `validation` and `test`."""
     classes: list[str]
     """Names of the classes in label order; empty where there are none."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """More files of the dataset folder by name, for example a tokenizer; the model's family reads them."""
 
 
 class DataSource(Protocol):
@@ -67,11 +69,10 @@ def prepare(recipe: Recipe, seed: int, store: ArtifactStore) -> Dataset:
     _check(data)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        files = {}
-        for name in SPLITS:
-            arrays = {key: np.ascontiguousarray(array) for key, array in data.splits[name].items()}
-            write_atomically(folder / f"{name}.safetensors", save(arrays))
-            files[f"{name}.safetensors"] = hash_file(folder / f"{name}.safetensors")
+        contents = {f"{name}.safetensors": _serialize(data.splits[name]) for name in SPLITS} | data.files
+        for name, content in contents.items():
+            write_atomically(folder / name, content)
+        files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         samples = {name: _samples(data.splits[name]) for name in SPLITS}
         record = canonical_json(
             {"schema_version": SCHEMA_VERSION, "files": files, "samples": samples, "classes": data.classes}
@@ -106,6 +107,10 @@ def read_split(folder: Path, name: str) -> dict[str, NDArray[Any]]:
     return load_file(folder / f"{name}.safetensors")
 
 
+def _serialize(split: Split) -> bytes:
+    return save({name: np.ascontiguousarray(array) for name, array in split.items()})
+
+
 def _samples(split: Split) -> int:
     return len(next(iter(split.values())))
 
@@ -113,6 +118,10 @@ def _samples(split: Split) -> int:
 def _check(data: LoadedData) -> None:
     if set(data.splits) != set(SPLITS):
         raise InvalidInput("data source returned other splits", got=sorted(data.splits), expected=list(SPLITS))
+    if reserved := {DATASET, *(f"{name}.safetensors" for name in SPLITS)} & set(data.files):
+        raise InvalidInput("data source overwrites files of the dataset", got=sorted(reserved), expected="other names")
+    for name in data.files:
+        check_relative_path(name)
     for name, split in data.splits.items():
         lengths = {key: len(array) for key, array in split.items()}
         if not lengths or len(set(lengths.values())) != 1 or 0 in lengths.values():

@@ -6,6 +6,7 @@ classifier reads `images` and `labels`, a language model reads `tokens`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -40,6 +41,33 @@ class Judgement:
     """JSON for the plots, for example the confusion matrix."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldOut:
+    """What evaluation hands to a family for its golden set."""
+
+    model: "torch.nn.Module"
+    """The FP32 reference, in evaluation mode on the CPU."""
+    test: Split
+    answers: NDArray[np.float32]
+    """The model's answers for every sample of `test`."""
+    samples: int
+    """How many samples the recipe wants."""
+    folder: Path
+    """The fetched dataset, with whatever files its source added."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Golden:
+    """The golden set: one file, as regions of `Family.golden_kind` read it."""
+
+    file: str
+    content: bytes
+    samples: int
+    accuracy: float
+    """Of the FP32 reference on these samples, 0 to 1."""
+    figures: list[Figure] = field(default_factory=list)
+
+
 class Family(Protocol):
     """A kind of model. Implementations are stateless; randomness comes from torch's global generator."""
 
@@ -57,20 +85,30 @@ class Family(Protocol):
         """Plain JSON of every setting that shapes the model; part of the recipe's fingerprint."""
         ...
 
-    def signature(self) -> Signature: ...
+    def signature(self) -> Signature:
+        """Inputs and outputs for the manifest; both empty where the runtime's own API defines them."""
+        ...
 
     def build_model(self) -> "torch.nn.Module":
-        """A fresh model whose weights come from torch's generator; called with the inputs in signature order."""
+        """A fresh model whose weights come from torch's generator."""
         ...
 
     def loss(self, model: "torch.nn.Module", batch: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
         """Scalar mean loss over the batch, augmentation included."""
         ...
 
-    def judge(self, outputs: NDArray[np.float32], split: Split) -> Judgement:
-        """Judge the first output for every sample of `split`, whichever runtime computed it."""
+    def answers(self, model: "torch.nn.Module", batch: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
+        """What `judge` needs of each sample, (samples, ...): logits, or what became of them. No gradient is kept."""
         ...
 
-    def golden(self, split: Split, reference: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """The arrays of the golden set: inputs, labels and the FP32 model's answers under their fixed names."""
+    def judge(self, answers: NDArray[np.float32], split: Split) -> Judgement:
+        """Judge the answers for every sample of `split`, whichever runtime computed them."""
+        ...
+
+    def baselines(self, train: Split, split: Split) -> list[Figure]:
+        """What the simplest models reach on `split` after seeing `train`: what a trained one must beat."""
+        ...
+
+    def golden(self, held_out: HeldOut) -> Golden:
+        """The golden set, from held-out samples and the FP32 model's answers."""
         ...

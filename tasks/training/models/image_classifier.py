@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from serving.bundle import TensorSpec
+from tasks.artifacts import Figure
 from tasks.data.module import Split
-from tasks.evaluation.accuracy import judge_classification
-from tasks.training.family import Judgement, Signature
+from tasks.evaluation.classification import classification_golden, judge_classification, majority_class
+from tasks.training.family import Golden, HeldOut, Judgement, Signature
 from tasks.training.models.resnet import ResNet, ResNetConfig, describe
 
 
@@ -57,11 +58,20 @@ class ImageClassifier:
         logits_BK = model(shift_randomly(batch["images"], self.shift_pixels))
         return functional.cross_entropy(logits_BK.float(), batch["labels"], label_smoothing=self.label_smoothing)
 
-    def judge(self, outputs: NDArray[np.float32], split: Split) -> Judgement:
-        return judge_classification(outputs, split["labels"], classes=self.model.classes)
+    def answers(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        logits_BK: Tensor = model(batch["images"])
+        return logits_BK
 
-    def golden(self, split: Split, reference: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        return {"inputs": split["images"], "labels": split["labels"], "reference": reference}
+    def judge(self, answers: NDArray[np.float32], split: Split) -> Judgement:
+        return judge_classification(answers, split["labels"], classes=self.model.classes)
+
+    def baselines(self, train: Split, split: Split) -> list[Figure]:
+        return majority_class(train["labels"], split["labels"])
+
+    def golden(self, held_out: HeldOut) -> Golden:
+        return classification_golden(
+            held_out, inputs=held_out.test["images"], labels=held_out.test["labels"], classes=self.model.classes
+        )
 
 
 def shift_randomly(x_BCHW: Tensor, pixels: int) -> Tensor:
