@@ -60,7 +60,10 @@ def status() -> None:
 
 @app.command()
 def demo(
-    recipe: Annotated[str, typer.Option(help="a recipe's name, or package.module:function")] = "resnet-digits",
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="a recipe's name, or package.module:function; several are released together"),
+    ] = None,
     release_id: Annotated[str, typer.Option(help="by default <recipe>-<n>, the next number each time")] = "",
     seed: Annotated[int | None, typer.Option(help="by default the release's number")] = None,
     region: Annotated[list[str] | None, typer.Option(help="may be given several times; by default all three")] = None,
@@ -70,9 +73,8 @@ def demo(
     """Release the next version to three local regions under real traffic."""
     from flightpath.local.demo import DemoOptions, run_demo
 
-    options = DemoOptions(recipe=recipe, release_id=release_id, seed=seed, rate_per_s=rate, policy=policy)
-    if region:
-        options = DemoOptions(**{**vars(options), "regions": region})
+    chosen = {name: values for name, values in (("recipes", recipe), ("regions", region)) if values}
+    options = DemoOptions(release_id=release_id, seed=seed, rate_per_s=rate, policy=policy, **chosen)
     signal.signal(signal.SIGTERM, _interrupt)
     _run(lambda: run_demo(Settings(), options, _console()))
 

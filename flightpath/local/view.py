@@ -64,7 +64,8 @@ class StageState:
 class ReleaseView:
     """The state of every stage; renders itself as a table."""
 
-    title: str
+    name: str
+    """Of the release."""
     began: float = field(default_factory=time.time)
     stages: dict[str, StageState] = field(default_factory=dict)
     regions: dict[str, str] = field(default_factory=dict)
@@ -86,7 +87,9 @@ class ReleaseView:
 
     def render(self) -> RenderableType:
         now = time.time()
-        table = Table(title=f"{self.title}   {now - self.began:.0f} s", title_justify="left", expand=True)
+        table = Table(
+            title=f"flightpath  release {self.name}   {now - self.began:.0f} s", title_justify="left", expand=True
+        )
         table.add_column("stage", width=12)
         table.add_column("elapsed", justify="right", width=9)
         table.add_column("now", ratio=1, overflow="ellipsis", no_wrap=True)
@@ -105,14 +108,17 @@ class ReleaseView:
 
 
 class Screen:
-    """Shows a ReleaseView: live on a terminal, line by line elsewhere."""
+    """Shows the views of one or more releases: live on a terminal, line by line elsewhere."""
 
-    def __init__(self, console: Console, view: ReleaseView) -> None:
-        self._view = view
+    def __init__(self, console: Console, views: list[ReleaseView]) -> None:
+        self._views = views
         self._console = console
         self._live = (
-            Live(console=console, refresh_per_second=5, get_renderable=view.render) if console.is_terminal else None
+            Live(console=console, refresh_per_second=5, get_renderable=self._render) if console.is_terminal else None
         )
+
+    def _render(self) -> RenderableType:
+        return Group(*(view.render() for view in self._views))
 
     def __enter__(self) -> "Screen":
         if self._live is not None:
@@ -123,9 +129,11 @@ class Screen:
         if self._live is not None:
             self._live.stop()
 
-    def take(self, news: Progress) -> None:
-        self._view.take(news)
+    def take(self, view: ReleaseView, news: Progress) -> None:
+        """Note one announcement of a release."""
+        view.take(news)
         if self._live is None:
-            elapsed = news.time - self._view.began
-            line = f"{elapsed:6.1f} s  {news.stage:<12} {news.message}  {news.shown_figures}".rstrip()
+            name = f"{view.name}  " if len(self._views) > 1 else ""
+            elapsed = news.time - self._views[0].began
+            line = f"{elapsed:6.1f} s  {name}{news.stage:<12} {news.message}  {news.shown_figures}".rstrip()
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -46,10 +46,10 @@ def test_a_terminal_shows_a_table_and_a_pipe_lines(tmp_path: Path, monkeypatch: 
     announce("promotion", "us-east canary(5 %)", errors=0.0)
     for terminal in (True, False):
         output = io.StringIO()
-        view = ReleaseView(title="release r-1")
-        with Screen(Console(file=output, force_terminal=terminal, width=120), view) as screen:
+        view = ReleaseView(name="r-1")
+        with Screen(Console(file=output, force_terminal=terminal, width=120), [view]) as screen:
             for news in ProgressFile(path).news():
-                screen.take(news)
+                screen.take(view, news)
         shown = output.getvalue()
         assert "us-east" in shown
         assert "canary(5 %)" in shown
@@ -61,7 +61,7 @@ def test_the_next_stage_ends_the_one_before(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("FLIGHTPATH_PROGRESS_FILE", str(path))
     announce("data", "done")
     announce("training", "epoch 1")
-    view = ReleaseView(title="")
+    view = ReleaseView(name="r-1")
     for news in ProgressFile(path).news():
         view.take(news)
     assert view.stages["data"].ended is not None
