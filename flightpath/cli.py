@@ -67,7 +67,9 @@ def demo(
     release_id: Annotated[str, typer.Option(help="by default <recipe>-<n>, the next number each time")] = "",
     seed: Annotated[int | None, typer.Option(help="by default the release's number")] = None,
     region: Annotated[list[str] | None, typer.Option(help="may be given several times; by default all three")] = None,
-    rate: Annotated[float, typer.Option(min=0.1, max=500, help="requests per second and region")] = 40.0,
+    rate: Annotated[
+        float, typer.Option(min=0, max=500, help="requests per second and region; 0: 40 images, 2 texts")
+    ] = 0.0,
     policy: Annotated[str, typer.Option(help="PromotionPolicy as JSON or a file of it")] = "",
 ) -> None:
     """Release the next version to three local regions under real traffic."""

@@ -52,7 +52,7 @@ class Dataset:
     """Train, validation and test arrays in the store."""
 
     uri: str
-    """Folder in the store: {train,validation,test}.safetensors (images, labels) and dataset.json."""
+    """Folder in the store: {train,validation,test}.safetensors, dataset.json and whatever the source adds."""
     sha256: str
     """Hash of `dataset.json`, which holds the hash of each file."""
     samples: dict[str, int]
@@ -78,7 +78,7 @@ class Evaluation:
     """Held-out figures and the golden set made from the FP32 reference."""
 
     golden_uri: str
-    """`golden.safetensors` in the store: inputs, labels, reference."""
+    """`golden.safetensors` (inputs, labels, reference) or `golden.json` (a language model's) in the store."""
     golden_sha256: str
     accuracy: float
     """FP32 accuracy on the whole held-out test set, 0 to 1."""
@@ -89,17 +89,20 @@ class Evaluation:
 
 @dataclass(kw_only=True)
 class CompressedModel:
-    """A folder in the store: model.onnx (FP32), model.int8-cpu.onnx, model.int8-tensorrt.onnx, golden.safetensors."""
+    """A folder in the store: the golden set, compressed.json (files, variants), and what model servers open.
+
+    For `onnxruntime` that is model.onnx (FP32), model.int8-cpu.onnx and model.int8-tensorrt.onnx; for `vllm` a
+    Hugging Face folder, `model/`.
+    """
 
     uri: str
     sha256: str
-    """SHA-256 over the sorted file hashes."""
+    """SHA-256 of compressed.json, which holds the hash of each file."""
     chosen_variant: str
-    """The variant that a CPU region should serve: INT8 unless its accuracy fell below the recipe's bound."""
-    fp32_accuracy: float
-    int8_accuracy: float
+    """The variant that a CPU region should serve; for ONNX: INT8 unless its accuracy fell below the recipe's bound."""
     seconds: float
     figures: list[Figure] = field(default_factory=list)
+    """`fp32_accuracy`, `<variant> accuracy`, `<variant> size`, …; `int8_accuracy` where there is an INT8 variant."""
 
 
 @dataclass(kw_only=True)
@@ -112,4 +115,6 @@ class BundleRef:
     variant: str
     engine: str
     seconds: float
+    arguments: list[str] = field(default_factory=list)
+    """Command-line arguments that the engine needs for this variant (`RuntimeSpec.arguments`)."""
     figures: list[Figure] = field(default_factory=list)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 
 from flightpath.local import regions, traffic
+from flightpath.local.questions import example_body
 from flightpath.local.release_process import ReleaseOrder, ReleaseProcess
 from flightpath.local.state import StateRoot, running_code
 from flightpath.local.summary import DemoResult, show
@@ -23,7 +24,7 @@ from serving.releases import check_name
 from serving.settings import Settings
 from serving.store import ArtifactStore
 from tasks.artifacts import Dataset
-from tasks.data.module import fetch_dataset, read_split
+from tasks.data.module import fetch_dataset
 from tasks.ledger import Ledger
 from tasks.promotion.readiness import check_ports
 from tasks.release.plan import check_regions
@@ -41,8 +42,8 @@ class DemoOptions:
     seed: int | None = None
     """By default the release's number."""
     regions: list[str] = field(default_factory=lambda: ["us-east", "eu-west", "asia-pacific"])
-    rate_per_s: float = 40.0
-    """Requests per second that the users of each region send."""
+    rate_per_s: float = 0.0
+    """Requests per second that the users of each region send; 0: 40 for images, 2 for text."""
     policy: str = ""
     """PromotionPolicy as JSON, or a path to it."""
 
@@ -146,10 +147,9 @@ def _result(
 
 
 def _write_example(order: ReleaseOrder, root: StateRoot, store: ArtifactStore) -> None:
-    """`predict.json`: one held-out sample as the body of the predict command."""
+    """`example.json`: one held-out question as the body of a command to try."""
     dataset = Ledger(store, order.release_id).read("data", Dataset)
     if dataset is None:
         return
-    split = read_split(fetch_dataset(dataset.uri, order.scratch(root) / "data", sha256=dataset.sha256), "test")
-    body = {"model": order.model, "inputs": split["images"][:1].tolist()}
-    write_atomically(order.scratch(root) / "predict.json", json.dumps(body).encode())
+    folder = fetch_dataset(dataset.uri, order.scratch(root) / "data", sha256=dataset.sha256)
+    write_atomically(order.scratch(root) / "example.json", json.dumps(example_body(folder, order.model)).encode())

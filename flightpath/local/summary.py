@@ -49,7 +49,17 @@ def show(console: Console, result: DemoResult) -> None:
 
 
 def _model_table(report: ReleaseReport) -> Table:
-    table = Table(title=f"{report.model} version {report.version}: {report.state}", title_justify="left")
+    if report.figure("evaluation", "perplexity") is None:
+        return _classifier_table(report)
+    return _language_table(report)
+
+
+def _title(report: ReleaseReport) -> str:
+    return f"{report.model} version {report.version}: {report.state}"
+
+
+def _classifier_table(report: ReleaseReport) -> Table:
+    table = Table(title=_title(report), title_justify="left")
     for column in ("ONNX Runtime", "FP32", "INT8"):
         table.add_column(column, justify="left" if column == "ONNX Runtime" else "right")
     rows = (
@@ -60,8 +70,28 @@ def _model_table(report: ReleaseReport) -> Table:
     )
     for title, figure, form in rows:
         values = [report.figure("compression", f"{variant} {figure}") for variant in _VARIANTS]
-        table.add_row(title, *("not measured" if value is None else form.format(value) for value in values))
+        table.add_row(title, *(_figure(value, form) for value in values))
     return table
+
+
+def _language_table(report: ReleaseReport) -> Table:
+    table = Table(title=_title(report), title_justify="left")
+    for column in ("vLLM", "this model", "bigram", "unigram"):
+        table.add_column(column, justify="left" if column == "vLLM" else "right")
+    for title, figure, form in (
+        ("perplexity per token, held-out", "perplexity", "{:.2f}"),
+        ("bits per byte, held-out", "bits_per_byte", "{:.3f}"),
+    ):
+        values = [report.figure("evaluation", f"{prefix}{figure}") for prefix in ("", "bigram_", "unigram_")]
+        table.add_row(title, *(_figure(value, form) for value in values))
+    table.add_row("next token right, held-out", _figure(report.figure("evaluation", "accuracy"), "{:.2%}"), "", "")
+    table.add_row("parameters", _figure(report.figure("compression", "parameters"), "{:,.0f}"), "", "")
+    table.add_row("size", _figure(report.figure("compression", "vllm size"), "{:,.0f} bytes"), "", "")
+    return table
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "not measured" if value is None else form.format(value)
 
 
 def _region_table(result: DemoResult) -> Table:
@@ -114,11 +144,13 @@ def _from_here(path: Path) -> str:
 def curl_commands(result: DemoResult) -> list[str]:
     """Commands that work as they stand, each on one line."""
     model, home = result.report.model, result.topology.home
-    body = result.settings.root / "demo" / result.report.release_id / "predict.json"
+    body = result.settings.root / "demo" / result.report.release_id / "example.json"
     token = TokenFolder(folder=result.topology.token_folder).path("promoter")
+    asked = f"curl -sN -H 'content-type: application/json' -d @{_from_here(body)} {home.gateway_url}"
+    language = result.report.figure("evaluation", "perplexity") is not None
     return [
         f"curl -s {home.gateway_url}/v1/models",
-        f"curl -s -H 'content-type: application/json' -d @{_from_here(body)} {home.gateway_url}/v1/predict",
-        f"curl -s {home.gateway_url}/v2/models/{model}",
+        f"{asked}/v1/completions" if language else f"{asked}/v1/predict",
+        *([] if language else [f"curl -s {home.gateway_url}/v2/models/{model}"]),
         f"curl -s -H @{_from_here(token)} {home.agent_url}/v1/promotions/{result.report.release_id}",
     ]

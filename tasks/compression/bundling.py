@@ -1,25 +1,19 @@
 """The bundle: what every region will verify, replay and serve. Its digest depends on content alone."""
 
-import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any
 
-from serving.bundle import Attestation, GoldenSet, Manifest, Measurement, Variant, describe_file, hash_file, seal
+from serving.bundle import Attestation, GoldenSet, Manifest, Measurement, Variant, describe_file, seal
 from serving.credentials import SigningKey
 from serving.errors import PermanentError
 from serving.store import ArtifactStore
 from tasks.artifacts import BundleRef, CompressedModel, Evaluation, Figure, ReleasePlan
-from tasks.compression import report
-from tasks.compression.compress import COMPRESSED
-from tasks.data.addresses import fetch_folder
-from tasks.evaluation.accuracy import GOLDEN, read_evaluation
+from tasks.compression.compress import fetch_compressed
+from tasks.compression.packing import PackedVariant
+from tasks.evaluation.accuracy import read_evaluation
 from tasks.training.recipes import Recipe, fingerprint
-
-_RUNTIMES: Final = {report.INT8_CPU: "onnxruntime", report.FP32: "onnxruntime", report.INT8_TENSORRT: "tensorrt"}
-_REQUIRES: Final = {report.INT8_TENSORRT: {"tensorrt": ">=10.8"}}
-"""Explicit quantization with a pair of nodes per consumer; engines are built where they run."""
 
 
 def build_bundle(
@@ -40,15 +34,13 @@ def build_bundle(
     """
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = _collect(compressed, Path(scratch) / "compressed")
-        record = read_evaluation(evaluation, Path(scratch) / "evaluation")
-        if hash_file(folder / GOLDEN) != evaluation.golden_sha256:
-            raise PermanentError("golden set is not the evaluation's", expected=evaluation.golden_sha256)
         root = Path(scratch) / "bundle"
-        root.mkdir()
-        for name in (GOLDEN, *report.FILES.values()):
-            (folder / name).rename(root / name)
-        manifest = _manifest(recipe, root, evaluation, [str(name) for name in record["classes"]])
+        variants, golden = fetch_compressed(compressed, root)
+        record = read_evaluation(evaluation, Path(scratch) / "evaluation")
+        if golden != record["golden"]:
+            raise PermanentError("golden set is not the evaluation's", got=golden, expected=record["golden"])
+        _remove_others(root, {golden["file"], *(name for variant in variants for name in variant.files)})
+        manifest = _manifest(recipe, root, variants, evaluation, record)
         attestation = Attestation(
             bundle_name=manifest.name,
             bundle_digest=manifest.digest,
@@ -57,12 +49,14 @@ def build_bundle(
         )
         seal(root, manifest, attestation, key)
         digest = store.put_bundle(root)
+    chosen = next(variant for variant in variants if variant.name == compressed.chosen_variant)
     return BundleRef(
         model=recipe.name,
         digest=digest,
         store_uri=store.uri,
         variant=compressed.chosen_variant,
-        engine=_RUNTIMES[compressed.chosen_variant],
+        engine=chosen.runtime,
+        arguments=chosen.arguments,
         seconds=time.monotonic() - started,
         figures=[
             Figure(
@@ -75,18 +69,16 @@ def build_bundle(
     )
 
 
-def _collect(compressed: CompressedModel, target: Path) -> Path:
-    """Fetch the compressed folder and check it against the artifact."""
-    fetch_folder(compressed.uri, target, marker=COMPRESSED)
-    if (found := hash_file(target / COMPRESSED)) != compressed.sha256:
-        raise PermanentError("compressed model has a wrong SHA-256", got=found, expected=compressed.sha256)
-    for name, digest in json.loads((target / COMPRESSED).read_bytes())["files"].items():
-        if (found := hash_file(target / name)) != digest:
-            raise PermanentError(f"{name} of the compressed model has a wrong SHA-256", got=found, expected=digest)
-    return target
+def _remove_others(root: Path, kept: set[str]) -> None:
+    """What compression left for people (calibrated ranges) stays out of the bundle."""
+    for path in root.rglob("*"):
+        if path.is_file() and path.relative_to(root).as_posix() not in kept:
+            path.unlink()
 
 
-def _manifest(recipe: Recipe, root: Path, evaluation: Evaluation, classes: list[str]) -> Manifest:
+def _manifest(
+    recipe: Recipe, root: Path, variants: list[PackedVariant], evaluation: Evaluation, record: dict[str, Any]
+) -> Manifest:
     family = recipe.family()
     signature = family.signature()
     return Manifest(
@@ -94,31 +86,24 @@ def _manifest(recipe: Recipe, root: Path, evaluation: Evaluation, classes: list[
         family=family.kind,
         inputs=signature.inputs,
         outputs=signature.outputs,
-        classes=classes,
+        classes=[str(name) for name in record["classes"]],
         variants=[
             Variant(
-                name=variant,
-                runtime=runtime,
-                entry=report.FILES[variant],
-                files=[describe_file(root, report.FILES[variant])],
-                requires=_REQUIRES.get(variant, {}),
+                name=variant.name,
+                runtime=variant.runtime,
+                entry=variant.entry,
+                files=[describe_file(root, name) for name in variant.files],
+                requires=variant.requires,
             )
-            for variant, runtime in _RUNTIMES.items()
+            for variant in variants
         ],
         golden=GoldenSet(
             kind=family.golden_kind,
-            file=describe_file(root, GOLDEN),
-            samples=_golden_samples(root / GOLDEN),
+            file=describe_file(root, record["golden"]["file"]),
+            samples=int(record["golden"]["samples"]),
             reference_accuracy=evaluation.golden_accuracy,
         ),
     )
-
-
-def _golden_samples(path: Path) -> int:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy") as golden:
-        return int(golden.get_slice("reference").get_shape()[0])
 
 
 def _lineage(recipe: Recipe, plan: ReleasePlan, lineage: dict[str, str]) -> dict[str, str]:

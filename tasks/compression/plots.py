@@ -1,42 +1,78 @@
-"""What compression did: the calibrated ranges, and FP32 beside INT8 in accuracy and latency."""
+"""What compression did: the variants side by side, the calibrated ranges, and the files that servers open."""
 
 import html
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from tasks.artifacts import CompressedModel
-from tasks.compression import report
 from tasks.compression.calibration import CALIBRATION
+from tasks.compression.compress import COMPRESSED
 from tasks.data.addresses import read_record
 from tasks.evaluation.drawing import drawing
 
 _SHOWN_TENSORS: Final = 40
 """More rows than this are not readable; the widest ranges are shown."""
 
+_COLUMNS: Final[Mapping[str, Callable[[float], str]]] = {
+    "accuracy": lambda value: f"{100 * value:.2f} %",
+    "perplexity": lambda value: f"{value:.2f}",
+    "bits_per_byte": lambda value: f"{value:.3f}",
+    "size": lambda value: f"{value / 1024:.0f} KiB",
+    "p50 batch 1": lambda value: f"{value:.3f} ms",
+    "p95 batch 1": lambda value: f"{value:.3f} ms",
+    "p50 batch 32": lambda value: f"{value:.3f} ms",
+    "p95 batch 32": lambda value: f"{value:.3f} ms",
+}
+"""Figures of a variant that are shown, and how; a column that no variant has is left out."""
 
-def calibration_summary(compressed: CompressedModel) -> str:
-    """HTML: the variants in a table, then the range of every calibrated tensor."""
-    summary = read_record(compressed.uri, CALIBRATION)
-    return f"{variant_table(compressed)}{draw_ranges(summary)}"
+
+def compression_page(compressed: CompressedModel) -> str:
+    """HTML of whatever the packing made: variants, files, and ranges where something was calibrated."""
+    record = read_record(compressed.uri, COMPRESSED)
+    pieces = [variant_table(compressed, record["variants"]), file_list(compressed)]
+    if CALIBRATION in record["files"]:
+        pieces.append(draw_ranges(read_record(compressed.uri, CALIBRATION)))
+    return "".join(pieces)
 
 
-def variant_table(compressed: CompressedModel) -> str:
-    """HTML table of accuracy, size and latency per variant, and the choice in words."""
+def variant_table(compressed: CompressedModel, variants: Sequence[Mapping[str, Any]]) -> str:
+    """HTML table of what was measured per variant, and the choice in words."""
     figures = {figure.name: figure.value for figure in compressed.figures}
-    columns = ("accuracy", "size", "p50 batch 1", "p95 batch 1", "p50 batch 32", "p95 batch 32")
+    names = [str(variant["name"]) for variant in variants]
+    columns = [column for column in _COLUMNS if any(f"{name} {column}" in figures for name in names)]
     rows = "".join(
-        f"<tr><td>{html.escape(variant)}</td>"
-        + "".join(f"<td>{_cell(column, figures.get(f'{variant} {column}'))}</td>" for column in columns)
+        f"<tr><td>{html.escape(name)}</td>"
+        + "".join(f"<td>{_cell(column, figures.get(f'{name} {column}'))}</td>" for column in columns)
         + "</tr>"
-        for variant in report.FILES
+        for name in names
     )
-    head = "".join(f"<th>{name}</th>" for name in ("variant", *columns))
-    relation = "at or above" if compressed.chosen_variant == report.INT8_CPU else "below"
+    head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in ("variant", *columns))
+    chosen = f"<p>Served: <b>{html.escape(compressed.chosen_variant)}</b>. {_reason(figures)}</p>"
+    return f"{chosen}<table><tr>{head}</tr>{rows}</table>"
+
+
+def _reason(figures: Mapping[str, float]) -> str:
+    if "int8_accuracy_ratio" not in figures:
+        return f"Weights as trained, float32, {figures.get('parameters', 0):,.0f} of them; nothing is quantized."
+    relation = "at or above" if figures["int8_chosen"] else "below"
     return (
-        f"<p>Served: <b>{html.escape(compressed.chosen_variant)}</b>. INT8 has "
-        f"{100 * figures['int8_accuracy_ratio']:.2f} % of the FP32 accuracy, {relation} the bound of "
+        f"INT8 has {100 * figures['int8_accuracy_ratio']:.2f} % of the FP32 accuracy, {relation} the bound of "
         f"{100 * figures['int8_accuracy_bound']:.1f} %. The TensorRT graph is judged in ONNX Runtime with graph "
-        f"optimisations off and not timed here.</p><table><tr>{head}</tr>{rows}</table>"
+        "optimisations off and not timed here."
     )
+
+
+def file_list(compressed: CompressedModel) -> str:
+    """HTML table of the files and their sizes; nothing where the packing named none."""
+    prefix = "file "
+    files = {figure.name.removeprefix(prefix): figure.value for figure in compressed.figures if prefix in figure.name}
+    if not files:
+        return ""
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{size:,.0f}</td></tr>"
+        for name, size in sorted(files.items(), key=lambda entry: -entry[1])
+    )
+    return f"<table><tr><th>file</th><th>bytes</th></tr>{rows}</table>"
 
 
 def draw_ranges(summary: dict[str, Any]) -> str:
@@ -65,8 +101,4 @@ def draw_ranges(summary: dict[str, Any]) -> str:
 
 
 def _cell(column: str, value: float | None) -> str:
-    if value is None:
-        return "not timed"
-    if column == "accuracy":
-        return f"{100 * value:.2f} %"
-    return f"{value / 1024:.0f} KiB" if column == "size" else f"{value:.3f} ms"
+    return "not timed" if value is None else _COLUMNS[column](value)

@@ -1,4 +1,4 @@
-"""What compression found out: which variant to serve, and figures for people and for the attestation."""
+"""What the ONNX packing found out: which variant to serve, and figures for people and for the attestation."""
 
 import os
 import platform
@@ -68,10 +68,17 @@ def measurements(judgements: Mapping[str, Judgement], latencies: Sequence[Latenc
 
 
 def figures(
-    choice: Choice, taken: Sequence[Measurement], sizes_bytes: Mapping[str, int], export_s: float, difference: float
+    choice: Choice,
+    judgements: Mapping[str, Judgement],
+    taken: Sequence[Measurement],
+    sizes_bytes: Mapping[str, int],
+    export_s: float,
+    difference: float,
 ) -> list[Figure]:
     """The same and the rest, for the report."""
     return [
+        Figure(name="fp32_accuracy", value=judgements[FP32].accuracy, unit="share"),
+        Figure(name="int8_accuracy", value=judgements[INT8_CPU].accuracy, unit="share"),
         *(Figure(name=measured.name, value=measured.value, unit=measured.unit) for measured in taken),
         *(Figure(name=f"{variant} size", value=float(size), unit="bytes") for variant, size in sizes_bytes.items()),
         Figure(name="int8_accuracy_ratio", value=choice.ratio, unit="share of FP32"),

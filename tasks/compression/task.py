@@ -21,7 +21,7 @@ def compress_model(
 ) -> CompressedModel:
     """Export to ONNX and quantize to INT8 for CPU and for TensorRT."""
     from tasks.compression.compress import compress
-    from tasks.compression.plots import calibration_summary
+    from tasks.compression.plots import compression_page
     from tasks.training.recipes import get_recipe
 
     store = ArtifactStore(plan.store_uri)
@@ -30,7 +30,7 @@ def compress_model(
         CompressedModel,
         lambda: compress(get_recipe(plan.recipe), dataset, checkpoint, evaluation, store),
     )
-    publish_deck(plan.release_id, "compression", "Calibration summary", calibration_summary(compressed))
+    publish_deck(plan.release_id, "compression", "Compression", compression_page(compressed))
     return compressed
 
 

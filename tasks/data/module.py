@@ -2,8 +2,9 @@
 
 A split is a mapping from names to arrays that share their first dimension (the samples), so that
 images, tokens and tables travel alike. A dataset folder holds `{train,validation,test}.safetensors`
-and `dataset.json`, which names the SHA-256 of each, beside whatever files the source adds (a language
-model's tokenizer); the folder is named by the SHA-256 of `dataset.json`. Preparing the same source twice writes nothing the second time.
+and `dataset.json`, which names the SHA-256 of each, beside whatever files the source adds (a
+tokenizer); the folder is named by the SHA-256 of `dataset.json`. Preparing the same source twice
+writes nothing the second time.
 """
 
 import hashlib

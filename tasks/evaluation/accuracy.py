@@ -31,11 +31,12 @@ _BATCH: Final = 256
 
 def evaluate(recipe: Recipe, dataset: Dataset, checkpoint: Checkpoint, store: ArtifactStore) -> Evaluation:
     """Judge a checkpoint on the test split and keep the golden set, by content, in the store."""
+    from tasks.training.determinism import reproducible_torch
     from tasks.training.state import load_model
 
     started = time.monotonic()
     family = recipe.family()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, reproducible_torch():
         folder = fetch_dataset(dataset.uri, Path(scratch) / "dataset", sha256=dataset.sha256)
         test = read_split(folder, "test")
         model = load_model(family, checkpoint, Path(scratch) / "checkpoint")
@@ -78,9 +79,7 @@ def predict(
     model.eval()
     with torch.inference_mode():
         parts = [
-            family.answers(
-                model, {name: tensor[start : start + _BATCH].to(device) for name, tensor in tensors.items()}
-            )
+            family.answers(model, {name: tensor[start : start + _BATCH].to(device) for name, tensor in tensors.items()})
             for start in range(0, samples, _BATCH)
         ]
     model.train(was_training)

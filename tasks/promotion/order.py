@@ -5,6 +5,7 @@ from typing import Any
 from serving.regions.policy import PromotionPolicy
 from serving.releases import Release, RuntimeSpec
 from tasks.artifacts import BundleRef, ReleasePlan
+from tasks.promotion.policy import effective_policy
 
 
 def make_order(plan: ReleasePlan, bundle: BundleRef, policy: PromotionPolicy) -> dict[str, Any]:
@@ -14,11 +15,11 @@ def make_order(plan: ReleasePlan, bundle: BundleRef, policy: PromotionPolicy) ->
         model=bundle.model,
         bundle_digest=bundle.digest,
         store_uri=bundle.store_uri,
-        runtime=RuntimeSpec(engine=bundle.engine, variant=bundle.variant),
+        runtime=RuntimeSpec(engine=bundle.engine, variant=bundle.variant, arguments=list(bundle.arguments)),
     )
     return {
         "schema_version": 1,
         "release": release.to_json(),
-        "policy": policy.to_json(),
+        "policy": effective_policy(policy, bundle.engine).to_json(),
         "regions": list(plan.regions),
     }

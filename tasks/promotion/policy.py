@@ -11,7 +11,10 @@ from tasks.boundary import translated
 
 @dataclass(frozen=True, kw_only=True)
 class PromotionPolicy(policy.PromotionPolicy):
-    """Input of `release` and `promote`; `pyflyte run --policy '{"steps_percent": [10, 100]}'`."""
+    """Input of `release` and `promotion`; `pyflyte run --policy '{"steps_percent": [10, 100]}'`.
+
+    One that is all defaults stands for what suits the engine (`effective_policy`).
+    """
 
     @classmethod
     def from_json(cls, raw: Any) -> "PromotionPolicy":
@@ -20,6 +23,23 @@ class PromotionPolicy(policy.PromotionPolicy):
             return cls(**policy.PromotionPolicy.from_json(_parsed(raw)).to_json())
         except FlightpathError as error:
             raise translated(error) from error
+
+
+LANGUAGE_MODELS = PromotionPolicy(
+    steps_percent=[10, 50, 100],
+    min_requests=10,
+    p95_floor_ms=1_000.0,
+    max_p95_ms=10_000.0,
+    step_timeout_s=180.0,
+    start_timeout_s=300.0,
+    drain_s=60.0,
+)
+"""Answers take seconds and cost more, servers take a minute to start; latency is the time to the first token."""
+
+
+def effective_policy(given: policy.PromotionPolicy, engine: str) -> policy.PromotionPolicy:
+    """The policy to order: a given one as it is, an all-default one by the engine that will serve."""
+    return LANGUAGE_MODELS if engine == "vllm" and given == PromotionPolicy() else given
 
 
 def _parsed(raw: Any) -> Any:

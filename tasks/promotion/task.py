@@ -1,11 +1,23 @@
 """Flyte shells of promotion."""
 
-from flytekit import task
+import asyncio
+import time
 
+from flytekit import current_context, task
+
+from serving.credentials import TokenFolder
 from serving.errors import PermanentError
+from serving.regions.client import AgentClient
+from serving.regions.topology import load_topology
+from serving.releases import check_name
+from serving.settings import Settings
 from tasks.boundary import at_boundary
 from tasks.promotion.connector import PromotionTask
 from tasks.promotion.outcome import PromotionOutcome
+from tasks.promotion.rollback import RollbackOutcome, make_rollback_order, roll_back
+
+_ROLLBACK_S = 300.0
+"""A version whose server is no longer warm must start first; language models take a minute or two."""
 
 promote_release = PromotionTask(name="tasks.promotion.task.promote_release")
 
@@ -19,3 +31,23 @@ def require_live(outcome: PromotionOutcome) -> PromotionOutcome:
             f"release {outcome.release_id} is not live", got=f"{outcome.state}: {outcome.reason}", expected="live"
         )
     return outcome
+
+
+@task(retries=2)
+@at_boundary
+def roll_back_model(model: str, to_version: int, regions: list[str], reason: str, rollback_id: str) -> RollbackOutcome:
+    """Order the rollback and wait for it; the same id again finds the same rollback."""
+    check_name("model name", model)
+    topology = load_topology(Settings())
+    agent = AgentClient(topology.home.agent_url, TokenFolder(folder=topology.token_folder).read("promoter"))
+    order = make_rollback_order(model=model, to_version=to_version, regions=regions, reason=reason)
+    identifier = rollback_id or _rollback_id(model)
+    check_name("rollback id", identifier)
+    return asyncio.run(roll_back(agent, identifier, order, timeout_s=_ROLLBACK_S))
+
+
+def _rollback_id(model: str) -> str:
+    """The execution's name on a cluster, so that a retry of the task finds its rollback; the time elsewhere."""
+    execution = current_context().execution_id
+    name = execution.name if execution and execution.name != "local" else f"{int(time.time() * 1000):x}"
+    return f"rollback-{model}-{name}".lower()

@@ -63,15 +63,7 @@ def make_report(
                 seconds=evaluation.seconds,
                 figures=evaluation.figures,
             ),
-            StageReport(
-                stage="compression",
-                seconds=compressed.seconds,
-                figures=[
-                    Figure(name="fp32_accuracy", value=compressed.fp32_accuracy, unit="share"),
-                    Figure(name="int8_accuracy", value=compressed.int8_accuracy, unit="share"),
-                    *compressed.figures,
-                ],
-            ),
+            StageReport(stage="compression", seconds=compressed.seconds, figures=compressed.figures),
             StageReport(stage="bundle", seconds=bundle.seconds, figures=bundle.figures),
             StageReport(stage="promotion", seconds=outcome.seconds, figures=[]),
         ],

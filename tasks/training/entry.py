@@ -108,7 +108,11 @@ def _figures(final: SavedCheckpoint, run_folder: Path, launched_at: float) -> li
     last = checkpointing.read_curve(final.folder)[-1]
     figures = [
         Figure(name="final_loss", value=last["loss"], unit="nats"),
-        Figure(name="validation_accuracy", value=last["validation_accuracy"], unit="share"),
+        *(
+            Figure(name=name, value=last[name], unit=unit)
+            for name, unit in (("validation_accuracy", "share"), ("validation_perplexity", "tokens"))
+            if name in last
+        ),
         Figure(name="workers", value=float(final.world_size), unit="workers"),
     ]
     reports = [report for report in read_reports(run_folder / PROGRESS_FILE)[0] if report.time >= launched_at]

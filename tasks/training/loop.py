@@ -8,8 +8,6 @@ in the checkpoint.
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +23,7 @@ from tasks.data.sampler import Sampler, steps_for
 from tasks.evaluation.accuracy import predict
 from tasks.training import checkpointing
 from tasks.training.checkpointing import SavedCheckpoint
+from tasks.training.determinism import reproducible_torch
 from tasks.training.family import Family
 from tasks.training.precision import forward_precision
 from tasks.training.recipes import OptimizerConfig, Recipe, fingerprint, get_recipe
@@ -32,7 +31,6 @@ from tasks.training.reporting import Listener, Progress
 from tasks.training.state import TrainingState, new_state, rank_state, restore, restore_rank
 
 _REPORTS_PER_RUN: Final = 60
-_VALIDATIONS_PER_RUN: Final = 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +90,8 @@ class _Run:
     total_steps: int
     train: dict[str, torch.Tensor]
     validation: dict[str, Any]
+    baselines: dict[str, float]
+    """By name, what the simplest models reach on the validation split."""
     listener: Listener | None
 
 
@@ -115,19 +115,6 @@ def train_worker(order: TrainingOrder, *, listener: Listener | None = None, devi
             restore_rank(resumed, run.worker.rank, run.sampler)
         _train(run, state)
         run.worker.barrier()
-
-
-@contextmanager
-def reproducible_torch() -> Iterator[None]:
-    """One thread per worker and deterministic kernels; the process gets its settings back."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
 
 
 def learning_rate(step: int, total: int, config: OptimizerConfig) -> float:
@@ -161,6 +148,7 @@ def _begin(
         total_steps=total_steps(recipe, samples),
         train={name: torch.from_numpy(array) for name, array in train.items()},
         validation=validation,
+        baselines={figure.name: figure.value for figure in family.baselines(train, validation)},
         listener=listener if worker.rank == 0 else None,
     )
     return run, new_state(family, recipe.optimizer, seed=order.seed, device=worker.device), resumed
@@ -234,7 +222,7 @@ def _step(run: _Run, state: TrainingState, model: torch.nn.Module) -> torch.Tens
     indices = torch.from_numpy(run.sampler.rank_indices(state.step, rank=worker.rank, world_size=worker.world_size))
     batch = {name: tensor[indices].to(worker.device) for name, tensor in run.train.items()}
     for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(state.step, run.total_steps, run.recipe.optimizer)
+        group["lr"] = group["rate_scale"] * learning_rate(state.step, run.total_steps, run.recipe.optimizer)
     state.optimizer.zero_grad(set_to_none=True)
     with forward_precision(run.recipe.precision, worker.device):
         loss = run.family.loss(model, batch)
@@ -245,7 +233,7 @@ def _step(run: _Run, state: TrainingState, model: torch.nn.Module) -> torch.Tens
 
 
 def _record(run: _Run, state: TrainingState, loss: torch.Tensor) -> None:
-    """Add the step to the curve: mean loss over the workers and, now and then, accuracy on the validation split."""
+    """Add the step to the curve: mean loss over the workers and, now and then, figures of the validation split."""
     if run.worker.world_size > 1:
         distributed.all_reduce(loss)
         loss /= run.worker.world_size
@@ -255,12 +243,21 @@ def _record(run: _Run, state: TrainingState, loss: torch.Tensor) -> None:
         "learning_rate": learning_rate(state.step - 1, run.total_steps, run.recipe.optimizer),
     }
     before = state.curve[-1]["step"] if state.curve else 0.0
-    every = run.total_steps / _VALIDATIONS_PER_RUN
+    every = run.total_steps / run.recipe.validations
     due = state.step == run.total_steps or int(state.step / every) > int(before / every)
     if due and run.worker.rank == 0:
-        outputs = predict(run.family, state.model, run.validation, device=run.worker.device)
-        entry["validation_accuracy"] = run.family.judge(outputs, run.validation).accuracy
+        entry |= _validate(run, state.model)
     state.curve.append(entry)
+
+
+def _validate(run: _Run, model: torch.nn.Module) -> dict[str, float]:
+    """`validation_<figure>` for accuracy, every figure of the judgement, and every baseline."""
+    judgement = run.family.judge(predict(run.family, model, run.validation, device=run.worker.device), run.validation)
+    figures = {figure.name: figure.value for figure in judgement.figures}
+    return {
+        f"validation_{name}": value
+        for name, value in {"accuracy": judgement.accuracy, **figures, **run.baselines}.items()
+    }
 
 
 def save_checkpoint(run: _Run, state: TrainingState) -> None:

@@ -1,4 +1,4 @@
-"""The training curve: loss and learning rate, and accuracy on the validation split."""
+"""The training curve: loss and learning rate, and accuracy or perplexity on the validation split."""
 
 from typing import TYPE_CHECKING
 
@@ -18,10 +18,12 @@ def training_curve(checkpoint: Checkpoint) -> str:
 
 
 def draw_curve(curve: Curve) -> str:
-    """HTML with one SVG; entries hold `step`, `loss`, `learning_rate` and sometimes `validation_accuracy`."""
+    """HTML with one SVG; entries hold `step`, `loss`, `learning_rate` and sometimes `validation_<figure>`."""
     with drawing(width=11, height=4, columns=2) as drawn:
         _draw_loss(drawn.axes[0], curve)
-        _draw_accuracy(drawn.axes[1], [entry for entry in curve if "validation_accuracy" in entry])
+        judged = [entry for entry in curve if "validation_accuracy" in entry]
+        draw = _draw_perplexity if "validation_perplexity" in judged[-1] else _draw_accuracy
+        draw(drawn.axes[1], judged)
     last = curve[-1]
     return f"<p>Loss {last['loss']:.3f} after {last['step']:.0f} steps.</p>{drawn.svg}"
 
@@ -55,3 +57,22 @@ def _draw_accuracy(axes: "Axes", judged: Curve) -> None:
             xytext=(0, -16),
             ha="right",
         )
+
+
+def _draw_perplexity(axes: "Axes", judged: Curve) -> None:
+    perplexity = [entry["validation_perplexity"] for entry in judged]
+    axes.plot([entry["step"] for entry in judged], perplexity, color="#1a7f37", marker="o", markersize=4)
+    for name, colour in (("unigram", "#8c959f"), ("bigram", "#0969da")):
+        level = judged[-1][f"validation_{name}_perplexity"]
+        axes.axhline(level, color=colour, linestyle="--", linewidth=1)
+        axes.text(judged[-1]["step"], level, f"{name} {level:.0f}", color=colour, ha="right", va="bottom")
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=0.8 * min(perplexity))
+    axes.set(xlabel="optimizer step", ylabel="perplexity (log scale)", title="Perplexity on the validation split")
+    axes.annotate(
+        f"{perplexity[-1]:.1f}",
+        (judged[-1]["step"], perplexity[-1]),
+        textcoords="offset points",
+        xytext=(0, 8),
+        ha="right",
+    )

@@ -104,12 +104,11 @@ def _follow(path: Path, start: int, finished: threading.Event) -> None:
         reports, start = read_reports(path, start=start)
         if reports:
             newest = reports[-1]
+            saved = {"checkpoint_step": newest.checkpoint_step} if newest.checkpoint_step else {}
             announce(
                 "training",
                 f"step {newest.step} of {newest.total_steps}",
-                step=newest.step,
-                total_steps=newest.total_steps,
                 loss=newest.loss,
                 samples_per_s=newest.samples_per_s,
-                checkpoint_step=newest.checkpoint_step,
+                **saved,
             )

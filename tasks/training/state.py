@@ -33,13 +33,23 @@ def new_state(family: Family, config: OptimizerConfig, *, seed: int, device: tor
     """Fresh weights from `seed`, equal in every worker."""
     torch.manual_seed(seed)
     model = family.build_model().to(device)
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=config.peak_learning_rate,
+        parameter_groups(model, config), lr=config.peak_learning_rate, betas=(0.9, config.second_moment_decay)
     )
     return TrainingState(model=model, optimizer=optimizer)
+
+
+def parameter_groups(model: torch.nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """AdamW's groups: `params`, their `weight_decay`, and `rate_scale`, which the loop multiplies the rate by."""
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        scale = next((scale for prefix, scale in config.rate_scales if name.startswith(prefix)), 1.0)
+        decay = config.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((scale, decay), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decay, "rate_scale": scale}
+        for (scale, decay), parameters in groups.items()
+    ]
 
 
 def restore(state: TrainingState, saved: SavedCheckpoint, *, fingerprint: str, seed: int) -> None:

@@ -3,10 +3,12 @@
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,19 @@ class World:
             except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
                 continue
         return [process for process in mine if process.pid != os.getpid()]
+
+
+@contextmanager
+def users(world: World, model: str, release: str, report: Path) -> Iterator[None]:
+    """Real questions from a release's held-out data, to every region."""
+    command = [sys.executable, "-m", "flightpath.local.traffic", "--model", model]
+    command += ["--release-id", release, "--report", str(report)]
+    process = subprocess.Popen(command, cwd=PROJECT, env=world.environment)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=90) == 0
 
 
 def _free_base() -> int:

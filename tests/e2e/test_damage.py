@@ -1,12 +1,8 @@
 """Releases that went bad after evaluation are rolled back by themselves, and no user notices."""
 
 import json
-import signal
 import subprocess
-import sys
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +10,12 @@ import pytest
 
 from serving.credentials import SigningKey
 from serving.store import ArtifactStore
-from tests.e2e.conftest import PROJECT, FirstRelease, World
+from tests.e2e.conftest import FirstRelease, World, users
 from tests.fakes.damage import Damage, damaged_bundle, scale_one_layer_wrongly, shuffle_weights, write_json
 
 pytestmark = pytest.mark.timeout(900)
 
 _POLICY = {"steps_percent": [5, 25, 50, 100], "min_requests": 30}
-
-
-@contextmanager
-def _users(world: World, report: Path) -> Iterator[None]:
-    """Real requests with the first release's held-out images, to every region."""
-    command = [sys.executable, "-m", "flightpath.local.traffic", "--model", "resnet-digits"]
-    command += ["--release-id", "resnet-digits-1", "--report", str(report), "--rate", "30"]
-    process = subprocess.Popen(command, cwd=PROJECT, env=world.environment)
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
 
 
 def _live_versions(world: World) -> list[tuple[int, int]]:
@@ -76,7 +59,7 @@ def test_a_damaged_model_is_rolled_back_by_itself(
         damage,
         tmp_path,
     )
-    with _users(world, tmp_path / "traffic.json"):
+    with users(world, "resnet-digits", "resnet-digits-1", tmp_path / "traffic.json"):
         done = _promote(world, tmp_path, name, bundle)
     assert done.returncode == 1
     assert f"flightpath: release {name} is not live, got rolled_back: " in done.stderr
@@ -90,7 +73,7 @@ def test_a_model_server_that_crashes_on_its_tenth_request_is_rolled_back_by_itse
 ) -> None:
     before = _live_versions(world)
     bundle = {**world.read(first_release.release_id, "bundle"), "engine": "crashing"}
-    with _users(world, tmp_path / "traffic.json"):
+    with users(world, "resnet-digits", "resnet-digits-1", tmp_path / "traffic.json"):
         done = _promote(world, tmp_path, "crashing-server", bundle)
     assert done.returncode == 1
     assert "flightpath: release crashing-server is not live, got rolled_back: " in done.stderr
@@ -99,6 +82,6 @@ def test_a_model_server_that_crashes_on_its_tenth_request_is_rolled_back_by_itse
 
 def _check_nobody_noticed(world: World, tmp_path: Path, before: list[tuple[int, int]]) -> None:
     assert _live_versions(world) == before
-    users = json.loads((tmp_path / "traffic.json").read_bytes())
-    assert {name: region["failures"] for name, region in users.items()} == {name: {} for name in users}
-    assert all(region["sent"] > 50 for region in users.values())
+    seen = json.loads((tmp_path / "traffic.json").read_bytes())
+    assert {name: region["failures"] for name, region in seen.items()} == {name: {} for name in seen}
+    assert all(region["sent"] > 50 for region in seen.values())

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import InvalidInput
-from tasks.evaluation.classification import judge_classification, wilson_interval
+from tasks.evaluation.classification import judge_classification, majority_class, wilson_interval
 
 
 @given(trials=st.integers(1, 5000), data=st.data())
@@ -51,3 +51,8 @@ def test_confusion_and_recall_count_by_true_class() -> None:
 def test_logits_of_a_wrong_shape_are_refused() -> None:
     with pytest.raises(InvalidInput, match="wrong shape"):
         judge_classification(np.zeros((3, 2), np.float32), np.zeros(3, np.int64), classes=4)
+
+
+def test_the_baseline_answers_what_training_saw_most() -> None:
+    (baseline,) = majority_class(np.array([2, 2, 1, 0]), np.array([2, 1, 1, 1]))
+    assert (baseline.name, baseline.value) == ("majority_class_accuracy", 0.25)

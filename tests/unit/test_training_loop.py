@@ -133,7 +133,9 @@ def test_progress_is_announced_and_the_curve_drawn(
     checkpoint = train_tiny(tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "progress").read_text().splitlines()]
     assert lines[0]["message"] == "starting"
-    assert lines[-1]["figures"]["step"] == STEPS
+    assert lines[-1]["message"] == f"step {STEPS} of {STEPS}"
+    assert lines[-1]["figures"]["checkpoint_step"] == STEPS
+    assert "step" not in lines[-1]["figures"]
     assert math.isfinite(lines[-1]["figures"]["loss"])
     page = training_curve(checkpoint)
     assert "<svg" in page

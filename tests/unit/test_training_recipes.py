@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from serving.errors import InvalidInput
-from tasks.training.recipes import OptimizerConfig, fingerprint, get_recipe
+from tasks.training.recipes import RECIPES, OptimizerConfig, fingerprint, get_recipe
+from tasks.training.state import parameter_groups
 
 
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
@@ -43,6 +44,11 @@ def test_a_wrong_field_is_named(change: dict[str, Any]) -> None:
         replace(get_recipe("resnet-digits"), **change)
 
 
+def test_every_recipe_that_ships_has_a_fingerprint() -> None:
+    found = {fingerprint(get_recipe(name)) for name in RECIPES}
+    assert len(found) == len(RECIPES)
+
+
 def test_the_fingerprint_follows_what_shapes_the_weights_and_nothing_else() -> None:
     recipe = get_recipe("resnet-digits")
     assert fingerprint(replace(recipe, workers=1, keep_checkpoints=9)) == fingerprint(recipe)
@@ -50,10 +56,20 @@ def test_the_fingerprint_follows_what_shapes_the_weights_and_nothing_else() -> N
     assert fingerprint(replace(recipe, epochs=13)) != fingerprint(recipe)
 
 
+def test_a_prefix_makes_its_parameters_learn_faster() -> None:
+    import torch
+
+    model = torch.nn.ModuleDict({"embedding": torch.nn.Embedding(4, 2), "head": torch.nn.Linear(2, 3)})
+    groups = parameter_groups(model, OptimizerConfig(weight_decay=0.1, rate_scales=(("embedding", 8.0),)))
+    found = {(group["rate_scale"], group["weight_decay"]): len(group["params"]) for group in groups}
+    assert found == {(8.0, 0.1): 1, (1.0, 0.1): 1, (1.0, 0.0): 1}
+
+
 def test_importing_recipes_loads_no_heavy_library() -> None:
     code = (
-        "import sys; import tasks.training.recipes as r; r.get_recipe('resnet-digits');"
-        "print([m for m in ('torch', 'numpy', 'sklearn', 'ray', 'onnxruntime', 'flytekit') if m in sys.modules])"
+        "import sys; import tasks.training.recipes as r; [r.get_recipe(name) for name in r.RECIPES];"
+        "heavy = ('torch', 'numpy', 'sklearn', 'ray', 'onnxruntime', 'flytekit', 'transformers', 'tokenizers');"
+        "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

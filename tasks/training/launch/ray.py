@@ -89,7 +89,8 @@ def _start(ray: ModuleType, workers: int, folder: str) -> None:
             # Workers do not inherit what this process added to its path, and recipes are found by it.
             runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}},
         )
-    except (RuntimeError, OSError, ValueError, ConnectionError) as failed:
+    except Exception as failed:
+        # A node that does not come up in time is a bare Exception of Ray's.
         raise RetryableError(f"Ray did not start ({failed})", expected="a free machine") from failed
 
 

@@ -1,0 +1,163 @@
+"""What users ask: one question at a time to a region's gateway, judged by its answer.
+
+A question that is not answered raises Unanswered with a short cause; anything else is an Answer.
+"""
+
+import itertools
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import aiohttp
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.data.module import read_split
+
+
+class Unanswered(Exception):
+    """The user got no answer, or one that is no success."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    version: str
+    """Of the model that answered, by the gateway's header."""
+    correct: bool | None = None
+    """Whether it was right, where the user knows."""
+
+
+class Questions(Protocol):
+    """An endless supply of questions of one kind."""
+
+    default_rate_per_s: float
+    """How often a region's users ask unless told otherwise."""
+
+    async def ask(self, http: aiohttp.ClientSession, gateway_url: str) -> Answer: ...
+
+
+def questions_for(dataset: Path, model: str, *, start: int) -> Questions:
+    """Questions from the held-out split of a fetched data set; `start` keeps regions from asking in step."""
+    split = read_split(dataset, "test")
+    if "images" in split:
+        return ImageQuestions(model, split["images"], split["labels"], start=start)
+    return TextQuestions(model, _texts(dataset, split["tokens"]), start=start)
+
+
+def example_body(dataset: Path, model: str) -> dict[str, object]:
+    """A held-out question as the body of `/v1/predict` or, streamed, of `/v1/completions`."""
+    split = read_split(dataset, "test")
+    if "images" in split:
+        return {"model": model, "inputs": split["images"][:1].tolist()}
+    prompt = _texts(dataset, split["tokens"])[0]
+    return {"model": model, "prompt": prompt, "max_tokens": 32, "temperature": 0, "stream": True}
+
+
+def _texts(dataset: Path, tokens: NDArray[Any]) -> list[str]:
+    """Beginnings of held-out texts, as a user would type them."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(dataset / "tokenizer.json"))
+    texts = (tokenizer.decode(row[:_PROMPT_TOKENS].tolist(), skip_special_tokens=True) for row in tokens[:_PROMPTS])
+    return [text for text in texts if text.strip()]
+
+
+_PROMPTS: Final = 64
+_PROMPT_TOKENS: Final = 24
+_ANSWER_TOKENS: Final = 16
+
+
+class ImageQuestions:
+    """One held-out image at a time, three of four by the Open Inference Protocol, then the truth as feedback."""
+
+    default_rate_per_s = 40.0
+
+    def __init__(self, model: str, images: NDArray[Any], labels: NDArray[Any], *, start: int) -> None:
+        self._model, self._images, self._labels = model, images, labels
+        self._order = itertools.islice(itertools.cycle(range(len(images))), start % len(images), None)
+        self._by_predict = itertools.cycle([True, False, False, False])
+
+    async def ask(self, http: aiohttp.ClientSession, gateway_url: str) -> Answer:
+        index = next(self._order)
+        path, body = self._request(self._images[index : index + 1], by_predict=next(self._by_predict))
+        async with http.post(f"{gateway_url}{path}", json=body) as response:
+            if response.status != 200:
+                raise Unanswered(f"HTTP {response.status}")
+            headers, answer = response.headers, await response.json()
+        label = int(self._labels[index])
+        await self._tell_truth(http, gateway_url, headers.get("x-request-id", ""), label)
+        return Answer(version=headers.get("x-flightpath-version", "unknown"), correct=_class_of(answer) == label)
+
+    def _request(self, image: NDArray[Any], *, by_predict: bool) -> tuple[str, dict[str, object]]:
+        if by_predict:
+            return "/v1/predict", {"model": self._model, "inputs": image.tolist()}
+        tensor = {"name": "images", "shape": list(image.shape), "datatype": "FP32", "data": image.ravel().tolist()}
+        return f"/v2/models/{self._model}/infer", {"inputs": [tensor]}
+
+    async def _tell_truth(self, http: aiohttp.ClientSession, gateway_url: str, request_id: str, label: int) -> None:
+        """Feedback is a courtesy to the gateway: its loss is no failed request."""
+        try:
+            body = {"request_id": request_id, "labels": [label]}
+            async with http.post(f"{gateway_url}/v1/feedback", json=body) as response:
+                await response.read()
+        except (aiohttp.ClientError, TimeoutError):
+            return
+
+
+def _class_of(answer: dict[str, Any]) -> int:
+    """The class that an infer or a predict answer names."""
+    try:
+        if "predictions" in answer:
+            return int(answer["predictions"][0]["label"])
+        return int(np.argmax(answer["outputs"][0]["data"]))
+    except (KeyError, IndexError, TypeError, ValueError) as broken:
+        raise Unanswered("an answer that is none") from broken
+
+
+class TextQuestions:
+    """Completions of held-out beginnings and chats, every second one as a stream."""
+
+    default_rate_per_s = 2.0
+
+    def __init__(self, model: str, texts: list[str], *, start: int) -> None:
+        self._model = model
+        self._texts = itertools.islice(itertools.cycle(texts), start % len(texts), None)
+        self._kinds = itertools.cycle(itertools.product(("/v1/completions", "/v1/chat/completions"), (True, False)))
+
+    async def ask(self, http: aiohttp.ClientSession, gateway_url: str) -> Answer:
+        path, stream = next(self._kinds)
+        text = next(self._texts)
+        question = {"messages": [{"role": "user", "content": text}]} if "chat" in path else {"prompt": text}
+        body = {"model": self._model, "max_tokens": _ANSWER_TOKENS, "temperature": 0, "stream": stream, **question}
+        async with http.post(f"{gateway_url}{path}", json=body) as response:
+            if response.status != 200:
+                raise Unanswered(f"HTTP {response.status}")
+            if stream:
+                check_stream([line async for line in _lines(response)])
+            else:
+                _check_ending((await response.json())["choices"][0]["finish_reason"])
+            return Answer(version=response.headers.get("x-flightpath-version", "unknown"))
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[str]:
+    async for line in response.content:
+        yield line.decode(errors="replace").strip()
+
+
+def check_stream(lines: list[str]) -> None:
+    """A whole stream: an ending that vLLM gives to a finished answer, then `[DONE]`; else Unanswered."""
+    events = [line.removeprefix("data:").strip() for line in lines if line.startswith("data:")]
+    if not events or events[-1] != "[DONE]":
+        raise Unanswered("a stream without its end")
+    chunks = [json.loads(event) for event in events[:-1]]
+    if any("error" in chunk for chunk in chunks):
+        raise Unanswered("a stream with an error")
+    endings = [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"] if choice["finish_reason"]]
+    _check_ending(endings[-1] if endings else None)
+
+
+def _check_ending(finish_reason: str | None) -> None:
+    if finish_reason not in ("stop", "length", "tool_calls"):
+        raise Unanswered(f"an answer that ended with {finish_reason}")
