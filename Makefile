@@ -10,7 +10,7 @@ ARGS ?=
 $(READY): pyproject.toml constraints.txt .ci/setup .ci/overrides.txt
 	@./.ci/setup
 
-.PHONY: help setup demo down status test test-e2e check bench bench-gateway constraints clean
+.PHONY: help setup demo down status test test-e2e check bench bench-gateway bench-llm constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,10 +38,13 @@ check: $(READY) ## format, lint, types, layers
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 
-bench: bench-gateway ## every benchmark
+bench: bench-gateway bench-llm ## every benchmark
 
 bench-gateway: $(READY) ## what the gateway adds to a model server
 	@$(PY) -m tests.bench.bench_gateway
+
+bench-llm: $(READY) ## vLLM through the gateway against vLLM alone
+	@$(PY) -m tests.bench.bench_llm
 
 constraints: $(READY) ## resolve constraints.txt anew
 	@.ci/constraints

@@ -19,6 +19,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
+ABORT = "flightpath.abort"
+"""Key in a scope: a function that resets the connection."""
 _JSON = (b"content-type", b"application/json")
 
 
@@ -72,6 +74,13 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidInput("body is not a JSON object", got=type(value).__name__, expected="an object")
     return value
+
+
+def abort(scope: Scope) -> None:
+    """Reset the request's connection, for a client that takes nothing; only `WebServer` offers it."""
+    reset: Callable[[], None] | None = scope.get(ABORT)
+    if reset is not None:
+        reset()
 
 
 async def respond(

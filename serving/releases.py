@@ -10,6 +10,18 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,126}[a-z0-9])?")
 """Names of models, releases and regions: they become paths, labels and host names."""
 
 
+_MAX_ITEMS = 64
+_MAX_LENGTH = 4096
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_LOADS_CODE = re.compile(
+    r"(LD|DYLD|PYTHON|GLIBC|GCONV|BASH|PERL|NODE|RUBY|FLIGHTPATH)(_.*|[A-Z0-9]*)|"
+    r"PATH|HOME|ENV|IFS|SHELL|VIRTUAL_ENV|TMPDIR|SSL_CERT_FILE|SSL_CERT_DIR|.*_PLUGINS?|.*(_|^)PRELOAD(_.*|$)|"
+    r"VLLM_ALLOW_INSECURE_SERIALIZATION|TORCHINDUCTOR_.*|TRITON_.*DIR|CC|CXX|(HTTPS?|ALL|NO)_PROXY",
+    re.IGNORECASE,
+)
+"""Variables that decide which code a process runs or whom it speaks to: the region's, not a release's."""
+
+
 def check_name(kind: str, value: str) -> None:
     if not NAME.fullmatch(value) or ".." in value:
         raise InvalidInput(f"{kind} is malformed", got=value, expected="a-z, 0-9, '.' and '-', at most 128 characters")
@@ -26,7 +38,40 @@ class RuntimeSpec:
     arguments: list[str] = field(default_factory=list)
     """Extra command-line arguments of the engine."""
     environment: dict[str, str] = field(default_factory=dict)
-    """Extra environment of the engine; never secrets."""
+    """Extra environment of the engine; never secrets, and no variable that decides which code runs."""
+
+    def __post_init__(self) -> None:
+        _check_arguments(self.arguments)
+        _check_environment(self.environment)
+
+
+def _check_arguments(arguments: object) -> None:
+    usable = isinstance(arguments, list) and len(arguments) <= _MAX_ITEMS and all(map(_is_short_text, arguments))
+    if not usable:
+        expected = f"at most {_MAX_ITEMS} texts of at most {_MAX_LENGTH} characters"
+        raise InvalidInput("arguments of the runtime are malformed", got=arguments, expected=expected)
+
+
+def _check_environment(environment: object) -> None:
+    if not isinstance(environment, dict) or len(environment) > _MAX_ITEMS:
+        raise InvalidInput(
+            "environment of the runtime is malformed", got=environment, expected=f"at most {_MAX_ITEMS} variables"
+        )
+    for name, value in environment.items():
+        if not isinstance(name, str) or not _VARIABLE.fullmatch(name) or not _is_short_text(value):
+            raise InvalidInput(
+                "variable of the runtime is malformed",
+                got=f"{name}={value}",
+                expected=f"NAME and a text of at most {_MAX_LENGTH} characters",
+            )
+        if _LOADS_CODE.fullmatch(name):
+            raise InvalidInput(
+                "variable of the runtime is refused", got=name, expected="none that decides which code the server runs"
+            )
+
+
+def _is_short_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _MAX_LENGTH and "\0" not in value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,11 +15,15 @@ from typing import Any
 
 import uvicorn
 import uvloop
+from pydantic_core import to_json
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serving.asgi import App, Message, Receive, Scope, Send
+from serving.asgi import ABORT, App, Message, Receive, Scope, Send
+from serving.errors import TooLarge
 
 _BACKLOG = 2048
 _POLL_S = 0.02
+_MAX_HEAD_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +38,53 @@ class ServerLimits:
     """While draining, how long running requests may take before the process leaves them."""
 
 
+class BoundedHeadProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with a bound on a request's head, which it has none of: beyond it, 431 and the end."""
+
+    _head_bytes = 0
+    _in_head = True
+    _refused = False
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
+        self._in_head = True
+
+    def on_headers_complete(self) -> None:
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        self._in_head, self._head_bytes = False, 0
+        if size > _MAX_HEAD_BYTES:
+            self._refuse()
+            return
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._refused:
+            super().on_message_complete()
+
+    def _refuse(self) -> None:
+        self._refused = True
+        error = TooLarge("request head is too large", expected=f"<= {_MAX_HEAD_BYTES} bytes of headers")
+        body = to_json(error.to_json())
+        head = "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
+        head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
 class WebServer:
     """One listening socket and its connections. Call `start`, then `drain` once."""
 
@@ -46,7 +97,7 @@ class WebServer:
         config = uvicorn.Config(
             self._dispatch,
             interface="asgi3",
-            http="httptools",
+            http=BoundedHeadProtocol,
             ws="none",
             lifespan="off",
             access_log=False,
@@ -91,16 +142,17 @@ class WebServer:
 
         await self._app(scope, receive, send_on)
 
-    async def drain(self, *, idle_grace_s: float | None = None) -> bool:
+    async def drain(self, *, idle_grace_s: float | None = None, drain_s: float | None = None) -> bool:
         """Stop accepting, finish what runs, close; False when requests were left behind at the bound."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         grace_s = self._limits.idle_grace_s if idle_grace_s is None else idle_grace_s
+        bound_s = self._limits.drain_s if drain_s is None else drain_s
         self._stop_accepting()
         await self._wait_until_unconnected(started + grace_s)
         for connection in list(self._server.server_state.connections):
             connection.shutdown()
-        finished = await self._wait_until_unconnected(started + grace_s + self._limits.drain_s)
+        finished = await self._wait_until_unconnected(started + grace_s + bound_s)
         if self._ticker is not None:
             self._ticker.cancel()
         return finished

@@ -1,12 +1,15 @@
 """The admin API: the region's agent sets routes and reads counters. Bearer token of role `gateway`."""
 
+from typing import Any
+
 from serving.asgi import Receive, Scope, Send, header, parse_json_object, read_body, respond_json
 from serving.credentials import TokenFolder, bearer, same_token
 from serving.errors import NotFound, RetryableError, Unauthorized
+from serving.gateway.ejection import Ejection
 from serving.gateway.ledger import Ledger
 from serving.gateway.predict import ModelSignatures
 from serving.gateway.route_table import RouteTable
-from serving.gateway.routing import parse_route
+from serving.gateway.routing import Route, parse_route
 
 PREFIX = "/admin/v1/"
 _MAX_BODY_BYTES = 1024 * 1024
@@ -16,9 +19,17 @@ _BODY_TIMEOUT_S = 10.0
 class Admin:
     """`/admin/v1/…`."""
 
-    def __init__(self, table: RouteTable, ledger: Ledger, signatures: ModelSignatures, tokens: TokenFolder) -> None:
+    def __init__(
+        self,
+        table: RouteTable,
+        ledger: Ledger,
+        ejection: Ejection,
+        signatures: ModelSignatures,
+        tokens: TokenFolder,
+    ) -> None:
         self._table = table
         self._ledger = ledger
+        self._ejection = ejection
         self._signatures = signatures
         self._tokens = tokens
         self._frozen = False
@@ -38,8 +49,7 @@ class Admin:
         elif call == ("DELETE", "routes", True):
             await self._delete(model, send)
         elif call == ("GET", "stats", True):
-            routed = [backend.id for backend in self._table.find(model).route.backends]
-            await respond_json(send, 200, self._ledger.to_json(model, routed=routed))
+            await respond_json(send, 200, self._stats(self._table.find(model).route))
         else:
             raise NotFound("no such admin call", got=f"{scope['method']} {scope['path']}", expected="see docs/api.md")
 
@@ -53,12 +63,20 @@ class Admin:
         if self._frozen:
             raise RetryableError("this gateway is being replaced", expected="the same call to its successor")
 
+    def _stats(self, route: Route) -> dict[str, Any]:
+        document = self._ledger.to_json(route.model, routed=[backend.id for backend in route.backends])
+        ejected = {backend.id for backend in route.backends if self._ejection.ejected(route.model, backend)}
+        for backend_id, counters in document["backends"].items():
+            counters["ejected"] = backend_id in ejected
+        return document
+
     async def _put(self, model: str, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, limit_bytes=_MAX_BODY_BYTES, timeout_s=_BODY_TIMEOUT_S)
         route = parse_route(parse_json_object(body), model=model)
         self._refuse_while_frozen()
         await self._table.put(route)
         self._signatures.retain(model, route.backends)
+        self._ejection.retain(model, route.backends)
         self._ledger.retain(model, {backend.id for backend in route.backends})
         await respond_json(send, 200, route.to_json())
 
@@ -66,5 +84,6 @@ class Admin:
         self._refuse_while_frozen()
         await self._table.delete(model)
         self._signatures.retain(model, [])
+        self._ejection.retain(model, [])
         self._ledger.forget(model)
         await respond_json(send, 200, {"model": model, "deleted": True})

@@ -19,6 +19,10 @@ from urllib.parse import urlsplit
 from serving.credentials import TokenFolder
 from serving.errors import FlightpathError, InvalidInput
 from serving.gateway.admin import Admin
+from serving.gateway.admission import Admission
+from serving.gateway.attempts import Books, FailOver
+from serving.gateway.completion_calls import BodyLimits, CompletionCalls
+from serving.gateway.ejection import Ejection, EjectionLimits
 from serving.gateway.endpoints import Gateway, GatewayLimits
 from serving.gateway.feedback import FeedbackLimits, FeedbackMemory
 from serving.gateway.handover import HandoverServer, inherit_or_bind
@@ -28,6 +32,7 @@ from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.mirror import Mirror, MirrorLimits
 from serving.gateway.predict import ModelSignatures
 from serving.gateway.route_table import ROUTES_FILE, RouteTable
+from serving.gateway.streaming import StreamLimits
 from serving.gateway.upstream import Upstream, UpstreamLimits
 from serving.regions.topology import Region, load_topology
 from serving.settings import Settings
@@ -42,9 +47,18 @@ class GatewayConfig:
     upstream: UpstreamLimits = field(default_factory=UpstreamLimits)
     feedback: FeedbackLimits = field(default_factory=FeedbackLimits)
     mirror: MirrorLimits = field(default_factory=MirrorLimits)
+    ejection: EjectionLimits = field(default_factory=EjectionLimits)
+    streams: StreamLimits = field(default_factory=StreamLimits)
     server: ServerLimits = field(default_factory=ServerLimits)
+    deadline_s: float = 60.0
+    """After this long no further backend is asked: twice what one attempt may take."""
+    completion_deadline_s: float = 120.0
+    """The same for language models, whose first token may take 60 s."""
     handover_idle_grace_s: float = 5.0
     """After a successor took over, how long idle connections of users may still be used once."""
+    handover_drain_s: float = 1860.0
+    """After a successor took over, how long running streams may take: nobody waits for the old process, so
+    as long as the longest stream may last."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -71,12 +85,25 @@ async def assemble(config: GatewayConfig) -> AsyncIterator[Assembled]:
     table = RouteTable(config.region.state_folder / ROUTES_FILE)
     routes_were_read = _load(table)
     async with Upstream(config.upstream) as upstream, Mirror(upstream, ledger, metrics, config.mirror) as mirror:
-        signatures = ModelSignatures(upstream)
-        admin = Admin(table, ledger, signatures, config.tokens)
+        signatures, admission = ModelSignatures(upstream), Admission(max_in_flight=config.limits.max_in_flight)
+        ejection = Ejection(config.ejection, time.monotonic)
+        books = Books(ledger, metrics, ejection)
+        admin = Admin(table, ledger, ejection, signatures, config.tokens)
         gateway = Gateway(
             region=region,
             table=table,
-            inference=Inference(upstream, ledger, memory, mirror, metrics),
+            inference=Inference(upstream, FailOver(books, deadline_s=config.deadline_s), memory, mirror),
+            completions=CompletionCalls(
+                table=table,
+                upstream=upstream,
+                fail_over=FailOver(books, deadline_s=config.completion_deadline_s),
+                metrics=metrics,
+                admission=admission,
+                body=BodyLimits(max_bytes=config.limits.max_body_bytes, timeout_s=config.limits.body_timeout_s),
+                streams=config.streams,
+            ),
+            ejection=ejection,
+            admission=admission,
             signatures=signatures,
             memory=memory,
             ledger=ledger,
@@ -113,7 +140,10 @@ async def serve(config: GatewayConfig) -> int:
             await _either(stop, handover.succeeded)
         replaced = handover.succeeded.is_set()
         _report("draining", region=region, replaced=replaced)
-        finished = await server.drain(idle_grace_s=config.handover_idle_grace_s if replaced else None)
+        if replaced:
+            finished = await server.drain(idle_grace_s=config.handover_idle_grace_s, drain_s=config.handover_drain_s)
+        else:
+            finished = await server.drain()
     _report("stopped", region=region, finished=finished)
     return 0
 

@@ -1,14 +1,11 @@
 """The gateway's ASGI application: what users may call. Inference comes first, everything else by table."""
 
-import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from serving.asgi import (
-    Headers,
     Receive,
     Scope,
     Send,
@@ -22,8 +19,13 @@ from serving.asgi import (
 from serving.errors import FlightpathError, InvalidInput, NotFound, RetryableError
 from serving.gateway.admin import PREFIX as ADMIN_PREFIX
 from serving.gateway.admin import Admin
+from serving.gateway.admission import Admission
+from serving.gateway.calls import Call, read_call, response_headers
+from serving.gateway.completion_calls import CompletionCalls
+from serving.gateway.completions import PATHS as COMPLETION_PATHS
+from serving.gateway.ejection import Ejection
 from serving.gateway.feedback import FeedbackMemory, count_correct
-from serving.gateway.inference import Call, Inference, Served
+from serving.gateway.inference import Inference, Served
 from serving.gateway.ledger import Ledger
 from serving.gateway.metrics import CONTENT_TYPE, GatewayMetrics
 from serving.gateway.predict import ModelSignatures, build_infer_request, label_predictions
@@ -34,8 +36,6 @@ from serving.gateway.status import PAGE, summarize
 _MODELS: Final = "/v2/models/"
 _INFER: Final = "/infer"
 _READY: Final = "/ready"
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SMALL_BODY_BYTES: Final = 1024 * 1024
 
 
@@ -58,6 +58,9 @@ class Gateway:
         region: str,
         table: RouteTable,
         inference: Inference,
+        completions: CompletionCalls,
+        ejection: Ejection,
+        admission: Admission,
         signatures: ModelSignatures,
         memory: FeedbackMemory,
         ledger: Ledger,
@@ -68,13 +71,15 @@ class Gateway:
         self._region = region
         self._table = table
         self._inference = inference
+        self._completions = completions
+        self._ejection = ejection
+        self._admission = admission
         self._signatures = signatures
         self._memory = memory
         self._ledger = ledger
         self._metrics = metrics
         self._admin = admin
         self._limits = limits
-        self._in_flight = 0
         self.ready = False
         self._calls: dict[tuple[str, str], Callable[[Scope, Receive, Send], Awaitable[None]]] = {
             ("POST", "/v1/predict"): self._predict,
@@ -97,6 +102,8 @@ class Gateway:
         try:
             if path.startswith(_MODELS):
                 await self._model_call(method, path.removeprefix(_MODELS), scope, receive, send)
+            elif path in COMPLETION_PATHS:
+                await self._completions(scope, receive, send)
             elif path.startswith(ADMIN_PREFIX):
                 await self._admin(scope, receive, send)
             elif (method, path) in self._calls:
@@ -146,9 +153,9 @@ class Gateway:
         return {
             "request_id": call.request_id,
             "model": route.model,
-            "version": served.version,
-            "release": served.release,
-            "region": served.region,
+            "version": served.origin.version,
+            "release": served.origin.release,
+            "region": served.origin.region,
             "predictions": label_predictions(served.answer.body, route.classes),
         }
 
@@ -161,24 +168,21 @@ class Gateway:
     ) -> None:
         """Count, time and answer one inference request."""
         started, call, version = time.perf_counter(), read_call(scope), ""
-        self._in_flight += 1
         try:
-            in_force = self._table.find(model)
-            if self._in_flight > self._limits.max_in_flight:
-                raise RetryableError("gateway is overloaded", expected=f"<= {self._limits.max_in_flight} in flight")
-            status, body, served = await answer(in_force, call)
-            version = str(served.version)
+            with self._admission.enter():
+                in_force = self._table.find(model)
+                self._admission.check()
+                status, body, served = await answer(in_force, call)
+            version = str(served.origin.version)
         except FlightpathError as error:
             # An unknown model's name is a user's text and must not become a label.
             self._metrics.count_request(model if self._table.knows(model) else "", version, error.http_status)
             await respond_error(send, error, headers=[(b"x-request-id", call.request_id.encode())])
             return
-        finally:
-            self._in_flight -= 1
         self._metrics.count_request(model, version, status)
         if status == 200:
             self._metrics.observe_latency(model, version, time.perf_counter() - started)
-        headers = response_headers(call, served)
+        headers = response_headers(call, served.origin)
         await (respond if isinstance(body, bytes) else respond_json)(send, status, body, headers=headers)
 
     async def _read(self, scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
@@ -203,7 +207,10 @@ class Gateway:
     # What is served
 
     async def _list_models(self, scope: Scope, receive: Receive, send: Send) -> None:
-        models = [describe_model(route, self._region) for route in self._table.all()]
+        models = [
+            describe_model(route, self._region, created=self._table.routed_at(route.model))
+            for route in self._table.all()
+        ]
         await respond_json(send, 200, {"object": "list", "data": models})
 
     async def _model_ready(self, in_force: RouteInForce, send: Send) -> None:
@@ -226,7 +233,13 @@ class Gateway:
         await respond_json(send, 200, {"ready": True, "region": self._region})
 
     async def _render_metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await respond(send, 200, self._metrics.render(in_flight=self._in_flight), content_type=CONTENT_TYPE)
+        ejected = {
+            (route.model, backend.id): self._ejection.ejected(route.model, backend)
+            for route in self._table.all()
+            for backend in route.backends
+        }
+        text = self._metrics.render(in_flight=self._admission.in_flight, ejected=ejected)
+        await respond(send, 200, text, content_type=CONTENT_TYPE)
 
     async def _status(self, scope: Scope, receive: Receive, send: Send) -> None:
         await respond_json(send, 200, summarize(self._region, self._table.all(), self._ledger))
@@ -235,35 +248,13 @@ class Gateway:
         await respond(send, 200, PAGE, content_type=b"text/html; charset=utf-8")
 
 
-def read_call(scope: Scope) -> Call:
-    """The request's id (made if none or a malformed one was given), hop, synthetic mark and trace."""
-    request_id, hop, synthetic, traceparent = None, False, False, None
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(text := value.decode("latin-1")):
-            request_id = text
-        elif name == b"x-flightpath-hop":
-            hop = True
-        elif name == b"x-flightpath-synthetic":
-            synthetic = value == b"1"
-        elif name == b"traceparent" and _TRACEPARENT.fullmatch(text := value.decode("latin-1")):
-            traceparent = text
-    return Call(request_id or secrets.token_hex(16), hop, synthetic, traceparent)
-
-
-def response_headers(call: Call, served: Served) -> Headers:
-    return (
-        (b"x-request-id", call.request_id.encode()),
-        (b"x-flightpath-region", served.region.encode()),
-        (b"x-flightpath-version", b"%d" % served.version),
-        (b"x-flightpath-release", served.release.encode()),
-    )
-
-
-def describe_model(route: Route, region: str) -> dict[str, Any]:
-    """One entry of `GET /v1/models`."""
+def describe_model(route: Route, region: str, *, created: int) -> dict[str, Any]:
+    """One entry of `GET /v1/models`: a model object of OpenAI's API, and what we know beside it."""
     return {
         "id": route.model,
         "object": "model",
+        "created": created,
+        "owned_by": "flightpath",
         "region": region,
         "status": "ready" if route.served else "unavailable",
         "reason": None if route.served else unserved_reason(route),

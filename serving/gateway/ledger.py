@@ -58,6 +58,8 @@ class BackendCounters:
     labelled: int = 0
     """Rows whose truth came in by feedback."""
     correct: int = 0
+    ejections: int = 0
+    """How often it was passed over for a while, see ejection.py."""
     in_flight: int = 0
     counts: list[int] = field(default_factory=list)
 
@@ -78,6 +80,9 @@ class BackendCounters:
 
     def failed(self) -> None:
         self.errors += 1
+
+    def ejected(self) -> None:
+        self.ejections += 1
 
     def compared_rows(self, *, rows: int, agreed: int) -> None:
         self.compared += rows
@@ -100,6 +105,7 @@ class BackendCounters:
             "labelled": self.labelled,
             "correct": self.correct,
             "latency": {"bounds_ms": list(self.bounds_ms), "counts": list(self.counts)},
+            "ejections": self.ejections,
             "in_flight": self.in_flight,
         }
 

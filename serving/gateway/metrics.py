@@ -1,9 +1,13 @@
 """What the gateway tells Prometheus, in a registry of its own. Label children are looked up once."""
 
+from collections.abc import Callable, Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_FIRST_TOKEN_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_BETWEEN_TOKENS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 
 
 class GatewayMetrics:
@@ -42,6 +46,38 @@ class GatewayMetrics:
             ("model", "result"),
             registry=registry,
         )
+        self._ejections = Counter(
+            "flightpath_gateway_ejections_total",
+            "How often a backend was passed over for a while because it kept failing.",
+            ("model", "backend"),
+            registry=registry,
+        )
+        self._ejected = Gauge(
+            "flightpath_gateway_backend_ejected",
+            "1 while a backend of the route is passed over, else 0.",
+            ("model", "backend"),
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "flightpath_gateway_tokens_total",
+            "Tokens that model servers reported in `usage`: in (prompt) and out (completion).",
+            ("model", "version", "direction"),
+            registry=registry,
+        )
+        self._first_token = Histogram(
+            "flightpath_gateway_time_to_first_token_seconds",
+            "Streams, from the attempt's start to the first event with content.",
+            ("model", "version"),
+            registry=registry,
+            buckets=_FIRST_TOKEN_S,
+        )
+        self._between_tokens = Histogram(
+            "flightpath_gateway_time_between_tokens_seconds",
+            "Streams, between one event with content and the next.",
+            ("model", "version"),
+            registry=registry,
+            buckets=_BETWEEN_TOKENS_S,
+        )
         self._in_flight = Gauge(
             "flightpath_gateway_in_flight_requests", "Inference requests in progress.", registry=registry
         )
@@ -71,6 +107,25 @@ class GatewayMetrics:
     def count_mirrored(self, model: str, result: str) -> None:
         self._mirrored.labels(model, result).inc()
 
-    def render(self, *, in_flight: int) -> bytes:
+    def count_ejection(self, model: str, backend_id: str) -> None:
+        self._ejections.labels(model, backend_id).inc()
+
+    def count_tokens(self, model: str, version: str, *, tokens_in: int, tokens_out: int) -> None:
+        self._tokens.labels(model, version, "in").inc(tokens_in)
+        self._tokens.labels(model, version, "out").inc(tokens_out)
+
+    def observe_first_token(self, model: str, version: str, seconds: float) -> None:
+        self._first_token.labels(model, version).observe(seconds)
+
+    def between_tokens(self, model: str, version: str) -> Callable[[float], None]:
+        """What a stream calls with the seconds between two events; looked up once for each stream."""
+        observe: Callable[[float], None] = self._between_tokens.labels(model, version).observe
+        return observe
+
+    def render(self, *, in_flight: int, ejected: Mapping[tuple[str, str], bool]) -> bytes:
+        """Everything as text; `ejected` names each routed backend by (model, id)."""
         self._in_flight.set(in_flight)
+        self._ejected.clear()
+        for labels, is_ejected in ejected.items():
+            self._ejected.labels(*labels).set(is_ejected)
         return generate_latest(self.registry)

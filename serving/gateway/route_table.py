@@ -7,6 +7,8 @@ repeat itself without disturbing the shares.
 import asyncio
 import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +22,10 @@ ROUTES_FILE: Final = "routes.json"
 class RouteTable:
     """Routes by model."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
         self._path = path
+        self._now = now
+        self._since: dict[str, int] = {}
         self._routes: dict[str, RouteInForce] = {}
         self._changing = asyncio.Lock()
 
@@ -31,7 +35,7 @@ class RouteTable:
             content = self._path.read_bytes()
         except FileNotFoundError:
             return
-        self._routes = {route.model: RouteInForce(route) for route in parse_routes(content)}
+        self._put_in_force({route.model: RouteInForce(route) for route in parse_routes(content)})
 
     def set_aside(self) -> Path:
         """Keep an unreadable file under another name, out of the way of the next save."""
@@ -51,6 +55,10 @@ class RouteTable:
     def knows(self, model: str) -> bool:
         return model in self._routes
 
+    def routed_at(self, model: str) -> int:
+        """Unix time since when this process has known the model."""
+        return self._since[model]
+
     def all(self) -> list[Route]:
         return [self._routes[model].route for model in sorted(self._routes)]
 
@@ -62,7 +70,7 @@ class RouteTable:
                 return False
             changed = {**self._routes, route.model: RouteInForce(route)}
             await self._save(changed)
-            self._routes = changed
+            self._put_in_force(changed)
             return True
 
     async def delete(self, model: str) -> None:
@@ -70,7 +78,11 @@ class RouteTable:
             self.find(model)
             changed = {name: kept for name, kept in self._routes.items() if name != model}
             await self._save(changed)
-            self._routes = changed
+            self._put_in_force(changed)
+
+    def _put_in_force(self, routes: dict[str, RouteInForce]) -> None:
+        self._routes = routes
+        self._since = {model: self._since.get(model, int(self._now())) for model in routes}
 
     async def _save(self, routes: dict[str, RouteInForce]) -> None:
         document = {

@@ -5,7 +5,7 @@ algorithm of nginx's upstream module): over any window of as many requests as th
 every backend gets precisely its weight, spread evenly instead of in bursts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -145,19 +145,26 @@ class SmoothWeightedRoundRobin:
 
     def __init__(self, backends: Sequence[Backend]) -> None:
         self._backends = [backend for backend in backends if backend.weight > 0]
-        self._total = sum(backend.weight for backend in self._backends)
         self._credit = [0] * len(self._backends)
 
-    def pick(self) -> Backend | None:
-        """The next backend, or None if no weight is above 0."""
-        best = -1
+    @property
+    def any(self) -> bool:
+        """Whether any backend has a weight."""
+        return bool(self._backends)
+
+    def pick(self, avoid: Collection[str] = ()) -> Backend | None:
+        """The next backend, or None if no weight is above 0. Those to avoid get no turn and lose none."""
+        best, total = -1, 0
         for index, backend in enumerate(self._backends):
+            if avoid and backend.id in avoid:
+                continue
+            total += backend.weight
             self._credit[index] += backend.weight
             if best < 0 or self._credit[index] > self._credit[best]:
                 best = index
         if best < 0:
             return None
-        self._credit[best] -= self._total
+        self._credit[best] -= total
         return self._backends[best]
 
 
@@ -171,16 +178,23 @@ class RouteInForce:
         self._local_turns = SmoothWeightedRoundRobin(self._local)
         self._fallbacks = sorted(route.backends, key=_fallback_order)
 
-    def candidates(self, *, hop: bool) -> list[Backend]:
+    def candidates(self, *, hop: bool, avoid: Collection[str] = ()) -> list[Backend]:
         """The backends to try, best first; empty if nothing serves the model.
 
         The weighted choice first, then the other local ones by weight, those of weight 0 behind them,
-        then other regions. A request that another gateway sent (`hop`) never leaves this region.
+        then other regions. A request that another gateway sent (`hop`) never leaves this region. The ids in
+        `avoid` come last of all, in the same order, unless there are no others.
         """
-        first = (self._local_turns if hop else self._all_turns).pick()
+        turns = self._local_turns if hop else self._all_turns
+        reachable = [b for b in self._fallbacks if not (hop and b.remote)]
+        welcome = [b for b in reachable if b.id not in avoid]
+        first = turns.pick(avoid)
+        if first is None and turns.any:
+            first = welcome[0] if welcome else turns.pick()
         if first is None:
             return []
-        return [first, *(b for b in self._fallbacks if b is not first and not (hop and b.remote))]
+        ordered = [*welcome, *(b for b in reachable if b.id in avoid)]
+        return [first, *(b for b in ordered if b is not first)]
 
     def describers(self, *, hop: bool) -> list[Backend]:
         """Who may be asked about the model, best first; takes nobody's turn."""

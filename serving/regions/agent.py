@@ -15,7 +15,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -24,14 +24,15 @@ from serving.credentials import ROLES, TokenFolder
 from serving.errors import Conflict, FlightpathError
 from serving.regions.agent_api import AgentApi
 from serving.regions.client import AgentClient
-from serving.regions.coordinator import Coordinator, RegionPort
+from serving.regions.coordinator import Coordinator
 from serving.regions.launcher import LaunchSettings, LocalLauncher
 from serving.regions.metrics import AgentMetrics
 from serving.regions.peers import Peers
-from serving.regions.registry import Event, Registry
+from serving.regions.registry import Event, LiveModel, Registry
 from serving.regions.replication import Replicator
+from serving.regions.rollback_coordinator import RollbackCoordinator
+from serving.regions.rollbacks import RegionRollbacks
 from serving.regions.rollouts import RegionRollouts, replication_lag_s
-from serving.regions.server_process import known_engines
 from serving.regions.serving_state import ServingState
 from serving.regions.topology import Region, Topology, load_topology
 from serving.regions.traffic import GatewayTraffic
@@ -109,11 +110,15 @@ class Agent:
         await self.peers.ask()
         await self._adopt()
         self._run(self.launcher.supervise())
+        self.rollbacks.resume()
+        self._stack.push_async_callback(self.rollbacks.close)
         self.rollouts.resume()
         self._stack.push_async_callback(self.rollouts.close)
         self._run(self.serving.keep())
         self._run(self.peers.keep())
-        if self.coordinator is not None:
+        if self.coordinator is not None and self.rollback_coordinator is not None:
+            self.rollback_coordinator.resume()
+            self._stack.push_async_callback(self.rollback_coordinator.close)
             self.coordinator.resume()
             self._stack.push_async_callback(self.coordinator.close)
         server = WebServer(self._api(tokens).app(), _LIMITS)
@@ -139,6 +144,15 @@ class Agent:
             traffic=GatewayTraffic(region.gateway_url, tokens["gateway"]),
             peers=self.peers,
             replicator=self.replicator,
+            clock=self._clock,
+        )
+        self.rollbacks = RegionRollbacks(
+            region,
+            registry=self.registry,
+            launcher=self.launcher,
+            serving=self.serving,
+            metrics=self.metrics,
+            clock=self._clock,
         )
         self.rollouts = RegionRollouts(
             region,
@@ -147,21 +161,34 @@ class Agent:
             serving=self.serving,
             peers=self.peers,
             metrics=self.metrics,
+            superseded_by=self.rollbacks.superseding_promotion,
             clock=self._clock,
         )
-        self.coordinator = self._build_coordinator(others, tokens["peer"])
+        self.coordinator: Coordinator | None = None
+        self.rollback_coordinator: RollbackCoordinator | None = None
+        if region.name == self._topology.home_region:
+            clients = {other.name: AgentClient(other.agent_url, tokens["peer"]) for other in others}
+            self.rollback_coordinator = self._build_rollback_coordinator(clients)
+            self.coordinator = self._build_coordinator(clients, self.rollback_coordinator)
 
-    def _build_coordinator(self, others: list[Region], peer_token: str) -> Coordinator | None:
-        if self.region.name != self._topology.home_region:
-            return None
-        ports: dict[str, RegionPort] = {other.name: AgentClient(other.agent_url, peer_token) for other in others}
-        ports[self.region.name] = self.rollouts
+    def _build_rollback_coordinator(self, clients: Mapping[str, AgentClient]) -> RollbackCoordinator:
+        return RollbackCoordinator(
+            self._topology,
+            registry=self.registry,
+            regions={**clients, self.region.name: self.rollbacks},
+            peers=self.peers,
+            on_promotion_ended=self.metrics.promotion_finished,
+            clock=self._clock,
+        )
+
+    def _build_coordinator(self, clients: Mapping[str, AgentClient], rollbacks: RollbackCoordinator) -> Coordinator:
         return Coordinator(
             self._topology,
             registry=self.registry,
-            regions=ports,
+            regions={**clients, self.region.name: self.rollouts},
             metrics=self.metrics,
-            engines=known_engines(self._topology.runtimes),
+            rollbacks=rollbacks,
+            runtimes=self._topology.runtimes,
             clock=self._clock,
         )
 
@@ -202,8 +229,10 @@ class Agent:
             tokens=tokens,
             registry=self.registry,
             rollouts=self.rollouts,
+            rollbacks=self.rollbacks,
             serving=self.serving,
             coordinator=self.coordinator,
+            rollback_coordinator=self.rollback_coordinator,
             describe_region=self.describe,
             metrics=self.metrics,
             stopping=self._stopping,
@@ -211,7 +240,7 @@ class Agent:
 
     def describe(self) -> dict[str, Any]:
         """The answer of GET /v1/region."""
-        rollouts, now = self.rollouts.all(), self._clock()
+        rollouts, now = self.rollouts.under_way(), self._clock()
         models = [self._describe_model(model) for model in self.serving.models()]
         degraded = any(model["degraded"] for model in models) or self.serving.gateway_error is not None
         return {
@@ -223,7 +252,8 @@ class Agent:
             "replication_lag_s": replication_lag_s(rollouts, now),
             "peers": self.peers.reachable(),
             "models": models,
-            "rollouts": [r.id for r in rollouts if not r.settled],
+            "rollouts": [r.id for r in rollouts],
+            "rollbacks": [r.id for r in self.rollbacks.under_way()],
         }
 
     def _describe_model(self, model: str) -> dict[str, Any]:
@@ -236,6 +266,7 @@ class Agent:
             "release": release,
             "version": version,
             "previous_release": None if live is None else live.previous_release_id,
+            "standby": None if live is None or live.standby is None else self._describe_standby(live),
             "reason": route.reason,
             "degraded": status is not None and status.url is None,
             "server": None
@@ -243,6 +274,10 @@ class Agent:
             else {"state": status.state, "url": status.url, "restarts": status.restarts, "note": status.note},
             "weights": {backend.id: backend.weight for backend in route.backends},
         }
+
+    def _describe_standby(self, live: LiveModel) -> dict[str, Any]:
+        status = self.launcher.status(str(live.standby))
+        return {"release": live.standby, "until": live.standby_until, "state": status.state}
 
     async def stop(self) -> None:
         """Answer what is being asked, stop working; model servers stay."""

@@ -21,6 +21,8 @@ from serving.errors import Conflict, FlightpathError, InvalidInput, NotFound, Un
 from serving.regions.coordinator import OVERRIDE, Coordinator
 from serving.regions.metrics import AgentMetrics
 from serving.regions.registry import Event, Registry
+from serving.regions.rollback_coordinator import RollbackCoordinator
+from serving.regions.rollbacks import RegionRollbacks
 from serving.regions.rollouts import RegionRollouts
 from serving.regions.serving_state import ServingState
 
@@ -46,9 +48,11 @@ class AgentApi:
     """Token of each role."""
     registry: Registry
     rollouts: RegionRollouts
+    rollbacks: RegionRollbacks
     serving: ServingState
     coordinator: Coordinator | None
-    """None in every region but the home region."""
+    """None in every region but the home region, and so is the next."""
+    rollback_coordinator: RollbackCoordinator | None
     describe_region: Callable[[], dict[str, Any]]
     metrics: AgentMetrics
     stopping: asyncio.Event
@@ -62,6 +66,9 @@ class AgentApi:
                 self._route("DELETE", one, self._abort_promotion, _PROMOTER),
                 self._route("GET", f"{one}/events", self._stream_events, _PROMOTER),
                 self._route("GET", "/v1/promotions", self._list_promotions, _PROMOTER),
+                self._route("PUT", "/v1/rollbacks/{id}", self._put_rollback, _PROMOTER),
+                self._route("GET", "/v1/rollbacks/{id}", self._get_rollback, _PROMOTER),
+                self._route("GET", "/v1/rollbacks", self._list_rollbacks, _PROMOTER),
                 self._route("GET", "/v1/region", self._get_region, _READER),
                 self._route("GET", "/v1/journal", self._get_journal, _READER),
                 self._route("GET", "/v1/override", self._get_override, ("operator",)),
@@ -70,6 +77,8 @@ class AgentApi:
                 self._route("GET", peer, self._get_rollout, ("peer",)),
                 self._route("DELETE", peer, self._revert_rollout, ("peer",)),
                 self._route("POST", f"{peer}/revert", self._revert_rollout, ("peer",)),
+                self._route("PUT", "/v1/peer/rollbacks/{id}", self._put_region_rollback, ("peer",)),
+                self._route("GET", "/v1/peer/rollbacks/{id}", self._get_region_rollback, ("peer",)),
                 self._route("GET", "/v1/peer/models", self._get_models, ("peer",)),
                 Route("/healthz", self._get_health),
                 Route("/readyz", self._get_readiness),
@@ -102,7 +111,7 @@ class AgentApi:
     def _home(self) -> Coordinator:
         if self.coordinator is None:
             raise Conflict(
-                "promotions are led by the home region's agent",
+                "promotions and rollbacks are led by the home region's agent",
                 got=self.region,
                 expected=f"{self.home_region} at {self.home_url}",
             )
@@ -147,6 +156,24 @@ class AgentApi:
                 yield ": still running\n\n"
             await asyncio.sleep(_STREAM_POLL_S)
 
+    # Rollbacks
+
+    def _home_rollbacks(self) -> RollbackCoordinator:
+        self._home()
+        assert self.rollback_coordinator is not None
+        return self.rollback_coordinator
+
+    async def _put_rollback(self, request: Request) -> Response:
+        home, order = self._home_rollbacks(), await _body(request)
+        rollback, new = home.order(request.path_params["id"], order)
+        return JSONResponse(rollback, status_code=201 if new else 200)
+
+    async def _get_rollback(self, request: Request) -> Response:
+        return JSONResponse(self._home_rollbacks().show(request.path_params["id"]))
+
+    async def _list_rollbacks(self, request: Request) -> Response:
+        return JSONResponse({"rollbacks": self._home_rollbacks().newest(request.query_params.get("model"))})
+
     # The region
 
     async def _get_region(self, request: Request) -> Response:
@@ -185,6 +212,13 @@ class AgentApi:
         reason = str(body.get("reason") or "taken back by the home region")
         return JSONResponse(await self.rollouts.revert_rollout(request.path_params["id"], reason))
 
+    async def _put_region_rollback(self, request: Request) -> Response:
+        order = await _body(request)
+        return JSONResponse(await self.rollbacks.put_region_rollback(request.path_params["id"], order))
+
+    async def _get_region_rollback(self, request: Request) -> Response:
+        return JSONResponse(await self.rollbacks.get_region_rollback(request.path_params["id"]))
+
     async def _get_models(self, request: Request) -> Response:
         return JSONResponse({"region": self.region, "models": self.serving.served_here()})
 
@@ -199,7 +233,7 @@ class AgentApi:
         return PlainTextResponse("ready\n")
 
     async def _get_metrics(self, request: Request) -> Response:
-        body = self.metrics.render(self.rollouts.all())
+        body = self.metrics.render(self.rollouts.recent())
         return Response(body, media_type="text/plain; version=0.0.4")
 
 

@@ -88,6 +88,24 @@ class AgentClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as broken:
             raise self._unreachable(broken) from broken
 
+    # Rollbacks (role promoter or operator; at the home region's agent)
+
+    async def put_rollback(self, id: str, order: dict[str, Any]) -> dict[str, Any]:
+        """Order a rollback, or find the one ordered before under this id with this content.
+
+        `to` is `{"version": n}`, `{"release": id}` or null, `regions` a list or null; see docs/api.md.
+        """
+        return await self._object("PUT", f"/v1/rollbacks/{_part(id)}", order)
+
+    async def get_rollback(self, id: str) -> dict[str, Any]:
+        return await self._object("GET", f"/v1/rollbacks/{_part(id)}")
+
+    async def rollbacks(self, model: str | None = None) -> list[dict[str, Any]]:
+        """Rollbacks, newest first."""
+        query = "" if model is None else f"?model={_part(model)}"
+        body = await self._object("GET", f"/v1/rollbacks{query}")
+        return list(body["rollbacks"])
+
     # The region
 
     async def region(self) -> dict[str, Any]:
@@ -117,6 +135,12 @@ class AgentClient:
 
     async def revert_rollout(self, id: str, reason: str) -> dict[str, Any]:
         return await self._object("POST", f"/v1/peer/rollouts/{_part(id)}/revert", {"reason": reason})
+
+    async def put_region_rollback(self, id: str, order: dict[str, Any]) -> dict[str, Any]:
+        return await self._object("PUT", f"/v1/peer/rollbacks/{_part(id)}", order)
+
+    async def get_region_rollback(self, id: str) -> dict[str, Any]:
+        return await self._object("GET", f"/v1/peer/rollbacks/{_part(id)}")
 
     async def peer_models(self) -> list[dict[str, Any]]:
         """What this agent's region serves from servers of its own, live and ready."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from serving.errors import Conflict, FlightpathError, NotFound, PermanentError
+from serving.regions.engines import check_runtime
 from serving.regions.metrics import AgentMetrics
 from serving.regions.promotion import (
     RUNNING,
@@ -37,6 +38,18 @@ from serving.store import ArtifactStore
 
 logger = logging.getLogger(__name__)
 OVERRIDE: Final = "promotions"
+
+
+class Rollbacks(Protocol):
+    """What a promotion must know of rollbacks, which win over it."""
+
+    def refuse_promotion(self, model: str) -> None:
+        """Raises Conflict while a rollback of the model is running."""
+        ...
+
+    def forget_debts(self, model: str) -> None:
+        """Regions that missed a rollback follow the promotion that comes now."""
+        ...
 
 
 class RegionPort(Protocol):
@@ -70,7 +83,8 @@ class Coordinator:
         registry: Registry,
         regions: Mapping[str, RegionPort],
         metrics: AgentMetrics,
-        engines: frozenset[str],
+        runtimes: Mapping[str, list[str]],
+        rollbacks: Rollbacks,
         settings: CoordinatorSettings | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -78,7 +92,8 @@ class Coordinator:
         self._registry = registry
         self._regions = regions
         self._metrics = metrics
-        self._engines = engines
+        self._runtimes = runtimes
+        self._rollbacks = rollbacks
         self._settings = settings or CoordinatorSettings()
         self._clock = clock
         self._leaders: dict[str, asyncio.Task[None]] = {}
@@ -100,6 +115,7 @@ class Coordinator:
             return self._again(known, order), False
         self._refuse_when_frozen()
         await self._check_bundle(order)
+        self._rollbacks.refuse_promotion(order.release.model)
         now = self._clock()
 
         def first_state(version: int) -> dict[str, Any]:
@@ -116,6 +132,7 @@ class Coordinator:
         new = self._registry.add_promotion(id, order.release, first_state, event)
         if not new:
             return self._again(self._read(id), order), False
+        self._rollbacks.forget_debts(order.release.model)
         self._lead(id)
         return self.show(id), True
 
@@ -135,10 +152,9 @@ class Coordinator:
 
     async def _check_bundle(self, order: Order) -> None:
         release = order.release
+        check_runtime(release.runtime, self._runtimes)
         manifest = await asyncio.to_thread(ArtifactStore(release.store_uri).read_manifest, release.bundle_digest)
         manifest.variant(release.runtime.variant)
-        if release.runtime.engine not in self._engines:
-            raise NotFound("unknown engine", got=release.runtime.engine, expected=" | ".join(sorted(self._engines)))
 
     def show(self, id: str) -> dict[str, Any]:
         """The promotion as users see it; asking counts as following."""
@@ -202,7 +218,7 @@ class Coordinator:
         elif step.move is Move.FINISH:
             finished = finish(promotion, step.state, self._clock())
             self._save(finished, [step.state])
-            self._metrics.promotions.labels(model=promotion.release.model, result=finished.state).inc()
+            self._metrics.promotion_finished(finished)
         else:
             await self._call(promotion, step)
 
@@ -242,6 +258,8 @@ class Coordinator:
 
     async def _bear_silence(self, id: str, step: Next, silence: FlightpathError) -> None:
         promotion = self._read(id)
+        if promotion.state != RUNNING:
+            return
         silent_s = self._clock() - self._silent_since[(id, step.region)]
         if silent_s <= promotion.policy.step_timeout_s:
             doubled = self._settings.first_backoff_s + silent_s
@@ -260,6 +278,8 @@ class Coordinator:
     def _refused(self, id: str, step: Next, refusal: FlightpathError) -> None:
         """A region that does not take the order, or knows nothing of it, has nothing to take back."""
         promotion = self._read(id)
+        if promotion.state != RUNNING:
+            return
         part = promotion.parts[step.region]
         refused = {**part, "state": ROLLED_BACK, "reason": f"{step.region}: {refusal}", "finished_at": self._clock()}
         self._save(_with_part(promotion, refused), [refused["reason"]])
@@ -267,6 +287,9 @@ class Coordinator:
     def _note_part(self, id: str, part: dict[str, Any]) -> None:
         """Keep what a region said, with a journal entry when it moved on."""
         promotion = self._read(id)
+        if promotion.state != RUNNING:
+            # As in the next two: a rollback ended it while the region was being asked.
+            return
         if promotion.parts.get(part["region"]) != part:
             before = promotion.parts.get(part["region"])
             moved = before is None or _progress(before) != _progress(part)

@@ -20,13 +20,15 @@ NOT_JUDGED: Final = "not judged"
 _CHANCE: Final = 0.05
 _MIN_LIVE_ANSWERS: Final = 20
 """With fewer answers the live version's p95 is a single slow request."""
-_AT_LEAST: Final = frozenset({"agreement", "accuracy", "golden", "golden agreement", "requests"})
+_AT_MOST: Final = frozenset({"errors", "latency"})
+_PERPLEXITY: Final = "perplexity"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GateResult:
     gate: str
-    """errors | latency | agreement | accuracy | golden | golden agreement | server | requests."""
+    """errors | latency | agreement | accuracy | golden | golden agreement | tokenizer | chat template | server |
+    requests."""
     measured: float | None
     allowed: float | None
     unit: str
@@ -41,7 +43,7 @@ class GateResult:
         """Why it failed, for the reason of a rollback."""
         if self.measured is None:
             return f"gate {self.gate} failed: {self.note}"
-        bound = "at least" if self.gate in _AT_LEAST else "at most"
+        bound = "at most" if self.gate in _AT_MOST or self.unit == _PERPLEXITY else "at least"
         note = f" ({self.note})" if self.note else ""
         figures = f"measured {self.measured:.4g}, allowed {bound} {self.allowed:.4g} {self.unit}"
         return f"gate {self.gate} failed: {figures}{note}"
@@ -159,8 +161,52 @@ def judge_golden(
     ]
 
 
+def judge_equal_ids(gate: str, equal: Sequence[bool]) -> GateResult:
+    """Whether a server cuts every golden text (or chat) into the reference's token ids."""
+    if not equal:
+        return _not_judged(gate, 1.0, "share", "the golden set has none")
+    note = f"{sum(equal)} of {len(equal)} with equal token ids"
+    if not all(equal):
+        note += f", the first other one is number {equal.index(False) + 1}"
+    status = PASSED if all(equal) else FAILED
+    return GateResult(gate=gate, measured=sum(equal) / len(equal), allowed=1.0, unit="share", status=status, note=note)
+
+
+def judge_perplexity(
+    measured: float, reference: float, max_ratio: float, *, bits_per_byte: tuple[float, float]
+) -> GateResult:
+    """Perplexity on the golden texts against the FP32 reference's."""
+    return GateResult(
+        gate="golden",
+        measured=measured,
+        allowed=max_ratio * reference,
+        unit=_PERPLEXITY,
+        status=PASSED if measured <= max_ratio * reference else FAILED,
+        note=f"FP32 reference {reference:.4g}; bits per byte {bits_per_byte[0]:.4g}, reference {bits_per_byte[1]:.4g}",
+    )
+
+
+def judge_first_choices(equal: int, total: int, min_margin: float) -> GateResult:
+    """First choices where the reference's lead is clear: all of them must be the same."""
+    if total == 0:
+        return _not_judged("golden agreement", 1.0, "share", f"the reference leads nowhere by {min_margin:g} nats")
+    return GateResult(
+        gate="golden agreement",
+        measured=equal / total,
+        allowed=1.0,
+        unit="share",
+        status=PASSED if equal == total else FAILED,
+        note=f"{equal} of {total} first choices that lead by {min_margin:g} nats or more",
+    )
+
+
 def golden_not_judged(note: str) -> GateResult:
     return _not_judged("golden", None, "accuracy", note)
+
+
+def golden_unusable(note: str) -> GateResult:
+    """The bundle promises a golden set that cannot be used."""
+    return GateResult(gate="golden", measured=None, allowed=None, unit="", status=FAILED, note=note)
 
 
 def server_failed(note: str) -> GateResult:

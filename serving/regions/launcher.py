@@ -7,19 +7,22 @@ after too many crashes the server counts as degraded and is tried once a minute.
 
 import asyncio
 import contextlib
+import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 import aiohttp
 
-from serving.errors import InvalidInput
+from serving.errors import FlightpathError
+from serving.regions.engines import ready_path
 from serving.regions.rollout import Server
-from serving.regions.server_process import ServerProcess, ServerSpec, read_server_processes
+from serving.regions.server_process import ServerProcess, ServerSpec, end_strays, read_server_processes
 
-_READY_PATH: Final = "/v2/health/ready"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +71,10 @@ class Launcher(Protocol):
         """Never raises; a server that was never started is `absent`."""
         ...
 
+    def names(self) -> list[str]:
+        """Servers that were started or adopted and not stopped."""
+        ...
+
     async def stop(self, name: str) -> None:
         """SIGTERM, then SIGKILL; returns when it is gone. An absent server is no error."""
         ...
@@ -107,17 +114,22 @@ class LocalLauncher:
         self._clock = clock
         self._on_restart = on_restart
         self._servers: dict[str, _Server] = {}
+        self._changing: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def adopt(self) -> list[str]:
         """Take over the servers that an earlier agent left running; returns their names.
 
-        They are probed before this returns, so that no route is planned without a server that answers.
+        They are probed before this returns, so that no route is planned without a server that answers. What a
+        dead server or a dead agent has left behind is ended.
         """
         for process in read_server_processes(self._records):
             if process.alive:
                 self._servers[process.name] = _Server(spec=process.spec, process=process, restart=False)
             else:
-                process.forget()
+                await asyncio.to_thread(process.stop, grace_s=0.0)
+        strays = await asyncio.to_thread(end_strays, self._records)
+        if strays:
+            logger.warning("ended %d processes of no recorded server: %s", len(strays), strays)
         deadline = self._clock() + self._settings.adopt_timeout_s
         async with self._probes() as session:
             while any(s.process and not s.ready for s in self._servers.values()) and self._clock() < deadline:
@@ -134,12 +146,21 @@ class LocalLauncher:
             # One that has ended and is to run is started by the next look at it, as after any crash.
             known.restart = restart
             return
-        server = _Server(spec=spec, process=None, restart=restart)
+        server = _Server(spec=spec, process=None, restart=restart, starting=True)
         self._servers[spec.name] = server
         await self._start(server)
 
     async def _start(self, server: _Server) -> None:
         server.ready, server.failed, server.starting = False, "", True
+        try:
+            # A server of this name that is still being ended owns the record and the log until it is gone.
+            async with self._changing[server.spec.name]:
+                if self._servers.get(server.spec.name) is server:
+                    await self._spawn(server)
+        finally:
+            server.starting = False
+
+    async def _spawn(self, server: _Server) -> None:
         spawning = asyncio.ensure_future(
             asyncio.to_thread(
                 ServerProcess.start, server.spec, records=self._records, logs=self._logs, runtimes=self._runtimes
@@ -149,13 +170,11 @@ class LocalLauncher:
             server.process = await asyncio.shield(spawning)
         except asyncio.CancelledError:
             # The thread cannot be stopped: what it starts is kept, so that it can be let go of.
-            with contextlib.suppress(OSError, InvalidInput):
+            with contextlib.suppress(OSError, FlightpathError):
                 server.process = await spawning
             raise
-        except (OSError, InvalidInput) as impossible:
+        except (OSError, FlightpathError) as impossible:
             self._record_crash(server, f"command cannot be run: {impossible}")
-        finally:
-            server.starting = False
         if self._servers.get(server.spec.name) is not server and server.process is not None:
             # It was stopped while it started.
             await asyncio.to_thread(server.process.stop, grace_s=0.0)
@@ -181,8 +200,11 @@ class LocalLauncher:
 
     async def stop(self, name: str) -> None:
         server = self._servers.pop(name, None)
-        if server is not None and server.process is not None:
-            await asyncio.to_thread(server.process.stop, grace_s=self._settings.stop_grace_s)
+        if server is None:
+            return
+        async with self._changing[name]:
+            if server.process is not None:
+                await asyncio.to_thread(server.process.stop, grace_s=self._settings.stop_grace_s)
 
     async def supervise(self) -> None:
         """Watch the servers until cancelled, which leaves them running."""
@@ -206,15 +228,18 @@ class LocalLauncher:
         if not server.process.alive:
             await self._bury(server, server.process)
         elif not server.ready:
-            server.ready = await _answers(session, server.process.url + _READY_PATH)
+            path = ready_path(server.spec.runtime.engine, self._runtimes)
+            server.ready = await _answers(session, server.process.url + path)
 
     async def _bury(self, server: _Server, process: ServerProcess) -> None:
         """A process ended: was its port taken, is it to run again, or has it failed?"""
-        note = process.last_words()
+        note, was_ready = process.last_words(), server.ready
+        server.ready = False
+        # Whatever it started ends with it; the record goes with the process, before another may take its name.
+        async with self._changing[server.spec.name]:
+            await asyncio.to_thread(process.stop, grace_s=0.0)
         server.process = None
-        # Whatever it started ends with it; the record goes with the process.
-        await asyncio.to_thread(process.stop, grace_s=0.0)
-        lost_the_port = not server.ready and "address already in use" in note.lower()
+        lost_the_port = not was_ready and "address already in use" in note.lower()
         if lost_the_port and server.ports_tried < self._settings.port_attempts:
             server.ports_tried += 1
             if self._servers.get(server.spec.name) is server:

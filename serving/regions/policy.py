@@ -38,6 +38,9 @@ class PromotionPolicy:
     """After this long without enough real traffic the agent replays golden inputs through its gateway; < 0: never."""
     drain_s: float = 10.0
     """How long a replaced model server may finish what it has begun."""
+    standby_s: float = 600.0
+    """How long a replaced model server stays ready beside the live one, outside the route, so that taking back
+    is instant; 0: it is stopped once it has drained."""
     start_timeout_s: float = 180.0
     """How long a model server may take until it is ready."""
     rollback_scope: str = "all"
@@ -56,7 +59,7 @@ class PromotionPolicy:
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("max_p95_ratio", "max_p95_ms", "step_timeout_s", "start_timeout_s", "follower_lease_s"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "> 0")
-        for name in ("p95_floor_ms", "drain_s", "min_labelled"):
+        for name in ("p95_floor_ms", "drain_s", "standby_s", "min_labelled"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, ">= 0")
         _check("min_requests", self.min_requests, self.min_requests > 0, "> 0")
         _check(

@@ -23,9 +23,9 @@ class Event:
     """An entry of the journal before it has its number."""
 
     kind: str
-    """`promotion` | `rollout` | `server` | `override`."""
+    """`promotion` | `rollout` | `rollback` | `server` | `override`."""
     subject: str
-    """Id of the promotion or rollout, or the name of what changed."""
+    """Id of the promotion, rollout or rollback, or the name of what changed."""
     message: str
     detail: dict[str, Any]
 
@@ -39,17 +39,21 @@ class LiveModel:
     previous_release_id: str | None
     reason: str | None
     """Why nothing is live, when nothing is."""
+    standby: str | None = None
+    """A release that was live before and whose server stays ready, outside the route."""
+    standby_until: float | None = None
+    """Seconds since the epoch."""
 
 
 class Registry:
     """A region's registry at a SQLAlchemy URL."""
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
-        self._engine = open_database(url)
-        self._clock = clock
+        self.engine = open_database(url)
+        self.clock = clock
 
     def close(self) -> None:
-        self._engine.dispose()
+        self.engine.dispose()
 
     # Releases
 
@@ -58,12 +62,12 @@ class Registry:
 
         Raises Conflict when the id is known with other content, or the version belongs to another release.
         """
-        with self._engine.begin() as connection:
-            return _add_release(connection, release, version, self._clock())
+        with self.engine.begin() as connection:
+            return _add_release(connection, release, version, self.clock())
 
     def release(self, id: str) -> tuple[Release, int]:
         """A release and its version; raises NotFound."""
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             row = connection.execute(sa.select(schema.releases).where(schema.releases.c.id == id)).one_or_none()
         if row is None:
             raise NotFound("unknown release", got=id, expected="a release of this region")
@@ -76,7 +80,7 @@ class Registry:
         return next((entry for entry in self.live_models() if entry.model == model), None)
 
     def live_models(self) -> list[LiveModel]:
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             rows = connection.execute(sa.select(schema.live_models).order_by(schema.live_models.c.model)).all()
         return [
             LiveModel(
@@ -84,19 +88,55 @@ class Registry:
                 release_id=row.release_id,
                 previous_release_id=row.previous_release_id,
                 reason=row.reason,
+                standby=row.standby_release_id,
+                standby_until=row.standby_until,
             )
             for row in rows
         ]
+
+    def set_live(self, live: LiveModel, event: Event) -> None:
+        """Change what is live, or what stands by, outside any rollout."""
+        with self.engine.begin() as connection:
+            now = self.clock()
+            set_live(connection, live, now)
+            write_event(connection, event, now)
+
+    def been_live(self, model: str) -> list[str]:
+        """Releases of the model that were live here at any time, the latest last."""
+        table = schema.live_history
+        query = sa.select(table.c.release_id).where(table.c.model == model)
+        query = query.group_by(table.c.release_id).order_by(sa.func.max(table.c.seq))
+        with self.engine.begin() as connection:
+            return [str(row.release_id) for row in connection.execute(query)]
+
+    def release_before(self, release_id: str) -> str | None:
+        """What was live here before this release last became live by a promotion (a rollback keeps that)."""
+        table = schema.live_history
+        query = sa.select(table.c.previous_release_id).where(table.c.release_id == release_id)
+        with self.engine.begin() as connection:
+            value = connection.execute(query.order_by(table.c.seq.desc()).limit(1)).scalar()
+        return None if value is None else str(value)
+
+    def find_version(self, model: str, version: int) -> str:
+        """The release that is this version of the model; raises NotFound."""
+        table = schema.releases
+        query = sa.select(table.c.id, table.c.version).where(table.c.model == model).order_by(table.c.version)
+        with self.engine.begin() as connection:
+            known = {int(row.version): str(row.id) for row in connection.execute(query)}
+        if version not in known:
+            newest = ", ".join(map(str, list(known)[-20:]))
+            raise NotFound(f"unknown version of model {model}", got=version, expected=newest or "a known model")
+        return known[version]
 
     # Rollouts: this region's part of a promotion
 
     def add_rollout(self, id: str, release: Release, version: int, document: dict[str, Any], event: Event) -> bool:
         """Record an ordered rollout with its release; False when the id is there already."""
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             known = connection.execute(sa.select(schema.rollouts.c.id).where(schema.rollouts.c.id == id)).one_or_none()
             if known is not None:
                 return False
-            now = self._clock()
+            now = self.clock()
             _add_release(connection, release, version, now)
             connection.execute(
                 sa.insert(schema.rollouts).values(
@@ -108,7 +148,7 @@ class Registry:
                     document=document,
                 )
             )
-            _write_event(connection, event, now)
+            write_event(connection, event, now)
         return True
 
     def save_rollout(
@@ -121,19 +161,19 @@ class Registry:
         live: LiveModel | None = None,
     ) -> None:
         """Replace a rollout's document and, in the same transaction, what is live."""
-        with self._engine.begin() as connection:
-            now = self._clock()
+        with self.engine.begin() as connection:
+            now = self.clock()
             connection.execute(
                 sa.update(schema.rollouts).where(schema.rollouts.c.id == id).values(document=document, settled=settled)
             )
             if live is not None:
-                _set_live(connection, live, now)
+                set_live(connection, live, now)
             if event is not None:
-                _write_event(connection, event, now)
+                write_event(connection, event, now)
 
     def rollout(self, id: str) -> dict[str, Any]:
         """A rollout's document; raises NotFound."""
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             found = connection.execute(
                 sa.select(schema.rollouts.c.document).where(schema.rollouts.c.id == id)
             ).one_or_none()
@@ -141,12 +181,20 @@ class Registry:
             raise NotFound("unknown rollout", got=id, expected="a rollout of this region")
         return dict(found.document)
 
-    def rollouts(self, *, settled: bool | None = None) -> list[dict[str, Any]]:
-        """Documents in the order in which they were ordered."""
-        query = sa.select(schema.rollouts.c.document).order_by(schema.rollouts.c.ordered_at, schema.rollouts.c.id)
-        if settled is not None:
-            query = query.where(schema.rollouts.c.settled == settled)
-        with self._engine.begin() as connection:
+    def rollouts_under_way(self) -> list[dict[str, Any]]:
+        """Documents of those that are not settled, in the order in which they were ordered."""
+        table = schema.rollouts
+        query = sa.select(table.c.document).where(sa.not_(table.c.settled)).order_by(table.c.ordered_at, table.c.id)
+        with self.engine.begin() as connection:
+            return [dict(row.document) for row in connection.execute(query)]
+
+    def newest_rollouts(self, *, model: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
+        """Documents, newest first."""
+        table = schema.rollouts
+        query = sa.select(table.c.document).order_by(table.c.ordered_at.desc(), table.c.id).limit(limit)
+        if model is not None:
+            query = query.where(table.c.model == model)
+        with self.engine.begin() as connection:
             return [dict(row.document) for row in connection.execute(query)]
 
     # Promotions: the home region's part
@@ -157,7 +205,7 @@ class Registry:
         Raises Conflict when the model has a running promotion or the release id another content.
         """
         table = schema.promotions
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             if connection.execute(sa.select(table.c.id).where(table.c.id == id)).one_or_none() is not None:
                 return False
             running = connection.execute(
@@ -169,7 +217,7 @@ class Registry:
                     got=running,
                     expected="none: order again when it has finished, or abort it",
                 )
-            now = self._clock()
+            now = self.clock()
             version = _add_release(connection, release, None, now)
             connection.execute(
                 sa.insert(table).values(
@@ -181,22 +229,22 @@ class Registry:
                     document=document(version),
                 )
             )
-            _write_event(connection, event, now)
+            write_event(connection, event, now)
         return True
 
     def save_promotion(self, id: str, document: dict[str, Any], *, running: bool, events: list[Event]) -> None:
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             connection.execute(
                 sa.update(schema.promotions)
                 .where(schema.promotions.c.id == id)
                 .values(document=document, running=running)
             )
             for event in events:
-                _write_event(connection, event, self._clock())
+                write_event(connection, event, self.clock())
 
     def promotion(self, id: str) -> dict[str, Any]:
         """A promotion's document; raises NotFound."""
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             found = connection.execute(
                 sa.select(schema.promotions.c.document).where(schema.promotions.c.id == id)
             ).one_or_none()
@@ -210,14 +258,14 @@ class Registry:
         query = sa.select(table.c.document).order_by(table.c.ordered_at.desc(), table.c.id).limit(limit)
         if model is not None:
             query = query.where(table.c.model == model)
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             return [dict(row.document) for row in connection.execute(query)]
 
     # Journal and overrides
 
     def write(self, event: Event) -> None:
-        with self._engine.begin() as connection:
-            _write_event(connection, event, self._clock())
+        with self.engine.begin() as connection:
+            write_event(connection, event, self.clock())
 
     def events(
         self, *, since: int = 0, kind: str | None = None, subject: str | None = None, limit: int = 500
@@ -229,21 +277,21 @@ class Registry:
             query = query.where(table.c.kind == kind)
         if subject is not None:
             query = query.where(table.c.subject == subject)
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             return [dict(row._mapping) for row in connection.execute(query)]
 
     def override(self, name: str) -> dict[str, Any] | None:
         table = schema.overrides
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             value = connection.execute(sa.select(table.c.value).where(table.c.name == name)).scalar()
         return None if value is None else dict(value)
 
     def set_override(self, name: str, value: dict[str, Any], event: Event) -> None:
         table = schema.overrides
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             connection.execute(sa.delete(table).where(table.c.name == name))
             connection.execute(sa.insert(table).values(name=name, value=value))
-            _write_event(connection, event, self._clock())
+            write_event(connection, event, self.clock())
 
 
 def _add_release(connection: sa.Connection, release: Release, version: int | None, now: float) -> int:
@@ -283,21 +331,19 @@ def _release(row: Any) -> Release:
     )
 
 
-def _set_live(connection: sa.Connection, live: LiveModel, now: float) -> None:
-    table = schema.live_models
+def set_live(connection: sa.Connection, live: LiveModel, now: float) -> None:
+    """Replace what is live of a model, and remember it if it is another release."""
+    table, history = schema.live_models, schema.live_history
+    before = connection.execute(sa.select(table.c.release_id).where(table.c.model == live.model)).scalar()
     connection.execute(sa.delete(table).where(table.c.model == live.model))
-    connection.execute(
-        sa.insert(table).values(
-            model=live.model,
-            release_id=live.release_id,
-            previous_release_id=live.previous_release_id,
-            reason=live.reason,
-            updated_at=now,
-        )
-    )
+    values = {"model": live.model, "release_id": live.release_id, "previous_release_id": live.previous_release_id}
+    standby = {"standby_release_id": live.standby, "standby_until": live.standby_until}
+    connection.execute(sa.insert(table).values(**values, **standby, reason=live.reason, updated_at=now))
+    if live.release_id is not None and live.release_id != before:
+        connection.execute(sa.insert(history).values(**values, at=now))
 
 
-def _write_event(connection: sa.Connection, event: Event, now: float) -> None:
+def write_event(connection: sa.Connection, event: Event, now: float) -> None:
     connection.execute(
         sa.insert(schema.journal).values(
             at=now, kind=event.kind, subject=event.subject, message=event.message, detail=event.detail

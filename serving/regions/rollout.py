@@ -117,6 +117,8 @@ class Observation:
     previous_note: str = ""
     live: LiveModel | None = None
     live_version: int | None = None
+    before_previous: str | None = None
+    """What was live before `previous` was: the version before, should `previous` be live again."""
     served_elsewhere: bool = False
     """Whether another region serves the model live."""
     stats: Snapshot | None = None
@@ -191,7 +193,9 @@ def _leave_queue(rollout: Rollout, seen: Observation, now: float) -> Save:
         )
         return Save(rollout=replace(done, finished_at=now), message="live already, nothing to do")
     left = replace(rollout, previous=previous, previous_version=None if previous is None else seen.live_version)
-    return Save(rollout=enter(left, REPLICATING, now), message="copying the bundle")
+    # At most one server stands by: the one that this rollout will replace.
+    alone = None if seen.live is None else replace(seen.live, standby=None, standby_until=None)
+    return Save(rollout=enter(left, REPLICATING, now), message="copying the bundle", live=alone)
 
 
 def _decide_starting(rollout: Rollout, seen: Observation, now: float) -> Action:
@@ -286,11 +290,16 @@ def _pass_step(rollout: Rollout, gates: list[GateResult], window: Counters, now:
 
 
 def _decide_retire(rollout: Rollout, seen: Observation, now: float) -> Action:
-    """Live: take the old server out of the route, let it finish, stop it."""
+    """Live: take the old server out of the route, let it finish, then let it stand by or stop it."""
     if rollout.weights_at is None:
         return Do(effect=Effect.SHIFT_WEIGHTS)
     if rollout.previous is not None and not _drained(rollout, rollout.previous, seen.stats, now):
         return Do(effect=Effect.WAIT)
+    standby_s, live = rollout.policy.standby_s, seen.live
+    if standby_s > 0 and seen.previous is Server.READY and live is not None and live.release_id == rollout.release.id:
+        standing_by = replace(live, standby=rollout.previous, standby_until=now + standby_s)
+        message = f"settled; {rollout.previous} stands by for {standby_s:g} s"
+        return Save(rollout=replace(rollout, settled=True), message=message, live=standing_by)
     return Do(effect=Effect.STOP_PREVIOUS)
 
 
@@ -319,8 +328,11 @@ def request_revert(rollout: Rollout, live: LiveModel | None, reason: str, now: f
         return rollout
     if rollout.state != LIVE:
         return replace(rollout, abort=reason)
-    if not rollout.changed or live is None or live.release_id != rollout.release.id:
+    if not rollout.changed:
         return rollout
+    if live is None or live.release_id != rollout.release.id:
+        # Something else took its place meanwhile: there is nothing of it to take back.
+        return replace(rollout, state=ROLLED_BACK, reason=reason, settled=True)
     begun = replace(undo(rollout, ROLLED_BACK, reason, now), reverting=True, settled=False, revert_failure=None)
     return replace(begun, steps=[*begun.steps, Step(state=STARTING, percent=None, started_at=now)], finished_at=None)
 
@@ -371,9 +383,9 @@ def _gone_quiet(rollout: Rollout, seen: Observation, now: float) -> bool:
 def _bring_previous_back(rollout: Rollout, seen: Observation, now: float) -> Action:
     """The version before must answer before it becomes the live one again."""
     if rollout.previous is None:
-        return _make_previous_live(rollout)
+        return _make_previous_live(rollout, seen)
     if seen.previous is Server.READY:
-        return _make_previous_live(rollout)
+        return _make_previous_live(rollout, seen)
     late = now - rollout.steps[-1].started_at > rollout.policy.start_timeout_s
     if seen.previous is Server.FAILED or late:
         why = seen.previous_note if seen.previous is Server.FAILED else "it was not ready in time"
@@ -391,11 +403,11 @@ def _bring_previous_back(rollout: Rollout, seen: Observation, now: float) -> Act
     return Do(effect=Effect.LAUNCH_PREVIOUS if seen.previous is Server.ABSENT else Effect.WAIT)
 
 
-def _make_previous_live(rollout: Rollout) -> Save:
+def _make_previous_live(rollout: Rollout, seen: Observation) -> Save:
     live = LiveModel(
         model=rollout.release.model,
         release_id=rollout.previous,
-        previous_release_id=None,
+        previous_release_id=seen.before_previous,
         reason=rollout.reason if rollout.previous is None else None,
     )
     return Save(rollout=rollout, message="the version before is live again", live=live)
@@ -418,6 +430,24 @@ def same_phase(before: Rollout, now: Rollout) -> bool:
 
 def _phase(rollout: Rollout) -> tuple[object, ...]:
     return rollout.state, rollout.percent, rollout.ending, rollout.reverting, len(rollout.steps)
+
+
+def overrule(rollout: Rollout, reason: str, now: float) -> Rollout:
+    """A rollback takes over whatever this rollout was about: it is over, and nothing of it is left to do."""
+    if rollout.state in TERMINAL and not rollout.reverting:
+        return replace(rollout, settled=True)
+    ended = _close(rollout, [], now)
+    state = rollout.ending or ABORTED
+    return replace(
+        ended,
+        state=state,
+        ending=state,
+        reason=rollout.reason or reason,
+        percent=None,
+        weights_at=now,
+        finished_at=now,
+        settled=True,
+    )
 
 
 # Steps

@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from serving.bundle import read_manifest
-from serving.errors import Conflict, FlightpathError, PermanentError, RetryableError
-from serving.regions.golden import GoldenInputs, Replay, check_golden
+from serving.errors import Conflict, FlightpathError, NotFound, PermanentError, RetryableError
+from serving.regions.gates import golden_unusable
+from serving.regions.golden import Golden, Replay, check_golden, load_golden
 from serving.regions.launcher import Launcher
 from serving.regions.metrics import AgentMetrics
 from serving.regions.peers import Peers
@@ -58,6 +59,7 @@ class RegionRollouts:
         serving: ServingState,
         peers: Peers,
         metrics: AgentMetrics,
+        superseded_by: Callable[[str, str], str | None] = lambda id, model: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._region = region
@@ -66,6 +68,7 @@ class RegionRollouts:
         self._serving = serving
         self._peers = peers
         self._metrics = metrics
+        self._superseded_by = superseded_by
         self._clock = clock
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._replays: dict[str, Replay] = {}
@@ -87,6 +90,9 @@ class RegionRollouts:
     async def put_rollout(self, id: str, order: dict[str, Any]) -> dict[str, Any]:
         """Order a rollout; the same id and content answers the present state, another content is Conflict."""
         ordered = read_order(id, self._region.name, order, now=self._clock())
+        by = self._superseded_by(id, ordered.release.model)
+        if by is not None and not self._knows(id):
+            raise Conflict(f"rollout {id} comes too late", got=f"it was superseded by {by}", expected="a new promotion")
         event = Event(kind="rollout", subject=id, message="ordered", detail=self._detail(ordered))
         if not self._registry.add_rollout(id, ordered.release, ordered.version, ordered.to_json(), event):
             known = self._read(id)
@@ -94,6 +100,13 @@ class RegionRollouts:
                 raise Conflict(f"rollout {id} was ordered with other content", got=order, expected="the same order")
         self._work_on(ordered.release.model)
         return self._show(id)
+
+    def _knows(self, id: str) -> bool:
+        try:
+            self._read(id)
+        except NotFound:
+            return False
+        return True
 
     async def get_rollout(self, id: str) -> dict[str, Any]:
         return self._show(id)
@@ -108,8 +121,13 @@ class RegionRollouts:
             self._work_on(after.release.model)
         return self._show(id)
 
-    def all(self) -> list[Rollout]:
-        return [read_rollout(document) for document in self._registry.rollouts()]
+    def under_way(self) -> list[Rollout]:
+        return [read_rollout(document) for document in self._registry.rollouts_under_way()]
+
+    def recent(self) -> list[Rollout]:
+        """Those under way and the newest that have ended: bounded, however long the history."""
+        documents = [*self._registry.rollouts_under_way(), *self._registry.newest_rollouts()]
+        return [read_rollout(document) for document in {d["id"]: d for d in documents}.values()]
 
     def _show(self, id: str) -> dict[str, Any]:
         return show_rollout(self._read(id), endpoint=self._region.gateway_url)
@@ -118,7 +136,7 @@ class RegionRollouts:
 
     def resume(self) -> None:
         """Go on with what an earlier agent left."""
-        for document in self._registry.rollouts(settled=False):
+        for document in self._registry.rollouts_under_way():
             self._work_on(document["release"]["model"])
 
     async def close(self) -> None:
@@ -136,7 +154,7 @@ class RegionRollouts:
     async def _work(self, model: str) -> None:
         """Settle the model's rollouts in the order in which they were ordered."""
         while True:
-            waiting = [r for r in self._registry.rollouts(settled=False) if r["release"]["model"] == model]
+            waiting = [r for r in self._registry.rollouts_under_way() if r["release"]["model"] == model]
             if not waiting:
                 return
             # One that was live and is taken back comes before any that waits in the queue.
@@ -149,6 +167,8 @@ class RegionRollouts:
             stats = await self._serving.stats(rollout.release.model) if rollout.state in _COUNTED else None
             # Nothing is awaited between reading, deciding and saving: a request to abort is never overwritten.
             rollout = self._read(id)
+            if rollout.settled:
+                return
             seen = replace(self._observe(rollout), stats=stats)
             action = decide(rollout, seen, self._clock())
             if isinstance(action, Save):
@@ -168,7 +188,9 @@ class RegionRollouts:
         previous = None if rollout.previous is None else self._launcher.status(rollout.previous)
         live = self._registry.live(rollout.release.model)
         version = None if live is None or live.release_id is None else self._registry.release(live.release_id)[1]
+        before = None if rollout.previous is None else self._registry.release_before(rollout.previous)
         return Observation(
+            before_previous=before,
             candidate=candidate.state,
             candidate_note=candidate.note,
             previous=Server.ABSENT if previous is None else previous.state,
@@ -232,14 +254,19 @@ class RegionRollouts:
         url = self._launcher.status(rollout.release.id).url
         if url is None:
             return
-        gates = await check_golden(self._golden(rollout), url, rollout.release.model, rollout.policy)
+        try:
+            golden = self._golden(rollout)
+        except PermanentError as unusable:
+            gates = [golden_unusable(str(unusable))]
+        else:
+            gates = await check_golden(golden, url, rollout.release.model, rollout.policy)
         # A region before this one may have gone live a moment ago, and then shares the traffic.
         await self._peers.ask()
         self._conclude(rollout, lambda now: finish_golden(now, gates, self._observe(now), self._clock()))
 
-    def _golden(self, rollout: Rollout) -> GoldenInputs | None:
+    def _golden(self, rollout: Rollout) -> Golden | None:
         folder = self._serving.spec(rollout.release.id).bundle
-        return GoldenInputs.load(folder, read_manifest(folder))
+        return load_golden(folder, read_manifest(folder))
 
     async def _shift_weights(self, rollout: Rollout, _: Do) -> None:
         stats = await self._serving.push(rollout.release.model)
@@ -270,8 +297,7 @@ class RegionRollouts:
         await self._stop(rollout, rollout.previous)
 
     async def _stop(self, rollout: Rollout, release_id: str | None) -> None:
-        live = self._registry.live(rollout.release.model)
-        if release_id is not None and (live is None or live.release_id != release_id):
+        if release_id is not None and release_id not in self._serving.wanted(without=rollout.id):
             await self._launcher.stop(release_id)
         self._replays.pop(rollout.id, None)
         self._change(rollout, lambda now: replace(now, settled=True), "settled")

@@ -8,7 +8,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The revision this code works with; a test holds it against the migrations."""
 
 metadata: Final = sa.MetaData()
@@ -34,7 +34,20 @@ live_models: Final = sa.Table(
     sa.Column("previous_release_id", sa.ForeignKey("releases.id"), nullable=True),
     sa.Column("reason", sa.Text, nullable=True),
     sa.Column("updated_at", sa.Float, nullable=False),
+    sa.Column("standby_release_id", sa.ForeignKey("releases.id", name="standby_is_a_release"), nullable=True),
+    sa.Column("standby_until", sa.Float, nullable=True),
 )
+
+live_history: Final = sa.Table(
+    "live_history",
+    metadata,
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("model", sa.String(128), nullable=False),
+    sa.Column("release_id", sa.ForeignKey("releases.id"), nullable=False, index=True),
+    sa.Column("previous_release_id", sa.ForeignKey("releases.id"), nullable=True),
+    sa.Column("at", sa.Float, nullable=False),
+)
+"""Every time a release became live here; a rollback may go to any of them."""
 
 promotions: Final = sa.Table(
     "promotions",
@@ -65,6 +78,24 @@ rollouts: Final = sa.Table(
     sa.Column("ordered_at", sa.Float, nullable=False),
     sa.Column("document", sa.JSON, nullable=False),
 )
+
+
+def _rollback_table(name: str) -> sa.Table:
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("id", sa.String(128), primary_key=True),
+        sa.Column("model", sa.String(128), nullable=False, index=True),
+        sa.Column("open", sa.Boolean, nullable=False, index=True),
+        sa.Column("ordered_at", sa.Float, nullable=False),
+        sa.Column("document", sa.JSON, nullable=False),
+    )
+
+
+rollbacks: Final = _rollback_table("rollbacks")
+"""This region's parts."""
+rollback_orders: Final = _rollback_table("rollback_orders")
+"""The home region's orders."""
 
 journal: Final = sa.Table(
     "journal",

@@ -10,31 +10,27 @@ import re
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+import psutil
+
 from serving import processes
-from serving.errors import InvalidInput
 from serving.processes import ProcessRecord
+from serving.regions.engines import HOST, command_line, engine_environment
 from serving.releases import RuntimeSpec
 
-_HOST: Final = "127.0.0.1"
 _ROTATE_BYTES: Final = 16 * 1024 * 1024
 _TAIL_BYTES: Final = 8192
 _PASSED_ON: Final = re.compile(
     r"PATH|HOME|USER|LANG|LC_\w+|TZ|TMPDIR|VIRTUAL_ENV|PYTHONPATH|LD_LIBRARY_PATH|OMP_\w+|CUDA_\w+|NVIDIA_\w+|HF_HOME|VLLM_\w+"
 )
 _SECRET: Final = re.compile(r"TOKEN|SECRET|PASSWORD|API_KEY", re.IGNORECASE)
-_BUILTIN: Final = {
-    "onnxruntime": [
-        sys.executable,
-        *("-m", "serving.engines.server", "--model", "{model}", "--version", "{version}", "--bundle", "{bundle}"),
-        *("--variant", "{variant}", "--host", "{host}", "--port", "{port}"),
-    ],
-}
+MARK: Final = "FLIGHTPATH_SERVER"
+"""In the environment of a server and all it starts: `<folder of its record>#<id>`, the id that the record has too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,34 +51,8 @@ class ServerSpec:
         return cls(**{**raw, "bundle": Path(raw["bundle"]), "runtime": RuntimeSpec(**raw["runtime"])})
 
 
-def known_engines(runtimes: Mapping[str, list[str]]) -> frozenset[str]:
-    return frozenset({*_BUILTIN, *runtimes})
-
-
-def command_line(spec: ServerSpec, port: int, runtimes: Mapping[str, list[str]]) -> list[str]:
-    """The engine's command with its places filled in; raises InvalidInput for an engine nobody defined."""
-    template = runtimes.get(spec.runtime.engine) or _BUILTIN.get(spec.runtime.engine)
-    if template is None:
-        known = " | ".join(sorted(known_engines(runtimes)))
-        raise InvalidInput("unknown engine", got=spec.runtime.engine, expected=known)
-    places = {
-        "{bundle}": str(spec.bundle),
-        "{model}": spec.model,
-        "{version}": str(spec.version),
-        "{variant}": spec.runtime.variant,
-        "{host}": _HOST,
-        "{port}": str(port),
-    }
-    return [*(_fill(word, places) for word in template), *spec.runtime.arguments]
-
-
-def _fill(word: str, places: Mapping[str, str]) -> str:
-    """One pass, so that a value that looks like a place is not filled again."""
-    return re.sub("|".join(map(re.escape, places)), lambda match: places[match.group()], word)
-
-
 def minimal_environment(extra: Mapping[str, str], source: Mapping[str, str]) -> dict[str, str]:
-    """What a model server may know of the agent's environment, and what its release adds."""
+    """What a model server may know of the agent's environment, and what its engine and release add."""
     kept = {name: value for name, value in source.items() if _PASSED_ON.fullmatch(name) and not _SECRET.search(name)}
     return {**kept, **extra}
 
@@ -100,10 +70,17 @@ class ServerProcess:
 
     @classmethod
     def start(cls, spec: ServerSpec, *, records: Path, logs: Path, runtimes: Mapping[str, list[str]]) -> Self:
-        """Spawn on a free port; the port may be lost to another process before the server binds it."""
+        """Spawn on a free port; the port may be lost to another process before the server binds it.
+
+        Raises InvalidInput or CorruptBundle when there is no command to run, OSError when it cannot be.
+        """
         log = logs / f"server-{records.parent.name}-{spec.name}.log"
         port = _free_port()
-        command = command_line(spec, port, runtimes)
+        command = command_line(
+            spec.runtime, model=spec.model, version=spec.version, bundle=spec.bundle, port=port, runtimes=runtimes
+        )
+        extra = engine_environment(spec.runtime, caches=logs.parent / "caches", runtimes=runtimes)
+        mark = f"{_mark_of(records)}{uuid.uuid4().hex}"
         records.mkdir(parents=True, exist_ok=True)
         _rotate(log)
         record, child = processes.spawn(
@@ -111,8 +88,8 @@ class ServerProcess:
             spec.name,
             command,
             log=log,
-            environment=minimal_environment(spec.runtime.environment, os.environ),
-            detail={"spec": spec.to_json(), "port": port, "log": str(log), "log_from": _size(log)},
+            environment={**minimal_environment(extra, os.environ), MARK: mark},
+            detail={"spec": spec.to_json(), "mark": mark, "port": port, "log": str(log), "log_from": _size(log)},
         )
         return cls(spec=spec, record=record, folder=records, log=log, child=child)
 
@@ -122,7 +99,7 @@ class ServerProcess:
 
     @property
     def url(self) -> str:
-        return f"http://{_HOST}:{self.record.detail['port']}"
+        return f"http://{HOST}:{self.record.detail['port']}"
 
     @property
     def alive(self) -> bool:
@@ -131,6 +108,7 @@ class ServerProcess:
     def stop(self, *, grace_s: float) -> None:
         """End it and whatever it started; blocks until it is gone."""
         processes.stop(self.record, grace_s=grace_s)
+        _kill_marked(lambda mark: mark == self.record.detail.get("mark"))
         if self.child is not None:
             self.child.wait()
         self.forget()
@@ -165,9 +143,36 @@ def read_server_processes(folder: Path) -> list[ServerProcess]:
     return found
 
 
+def end_strays(folder: Path) -> list[int]:
+    """Kill what carries this folder's mark and belongs to no recorded server that lives; returns the pids.
+
+    Such a process is left over when an agent dies between starting a server and writing its record, or
+    when a server that starts processes of its own is killed while no agent runs. Call it before anything
+    is started, under the region's lock.
+    """
+    kept = {record.detail.get("mark") for record in processes.read_records(folder) if record.alive}
+    return _kill_marked(lambda mark: mark.startswith(_mark_of(folder)) and mark not in kept)
+
+
+def _mark_of(folder: Path) -> str:
+    return f"{folder.resolve()}#"
+
+
+def _kill_marked(wanted: Callable[[str], bool]) -> list[int]:
+    """SIGKILL to every process whose mark is wanted, in whatever group or session it is."""
+    ended = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            mark = process.environ().get(MARK)
+            if mark is not None and wanted(mark):
+                process.kill()
+                ended.append(process.pid)
+    return ended
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind((_HOST, 0))
+        probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 

@@ -6,17 +6,23 @@ so it does not matter which change was missed, who restarted or in which order t
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from serving.bundle import Manifest, read_manifest
 from serving.errors import FlightpathError, NotFound
+from serving.regions import schema
 from serving.regions.launcher import Launcher
 from serving.regions.peers import Peers
-from serving.regions.registry import LiveModel, Registry
+from serving.regions.registry import Event, LiveModel, Registry
 from serving.regions.replication import Replicator
+from serving.regions.rollback_store import RollbackStore
 from serving.regions.rollout import Rollout
 from serving.regions.rollout_document import read_rollout
 from serving.regions.server_process import ServerSpec
+from serving.regions.standby import end_of_standby, free_memory_share
 from serving.regions.traffic import LocalServer, Route, TrafficBackend, plan_route
 from serving.regions.windows import Snapshot
 
@@ -36,6 +42,8 @@ class ServingState:
         traffic: TrafficBackend,
         peers: Peers,
         replicator: Replicator,
+        clock: Callable[[], float] = time.time,
+        free_memory: Callable[[], float] = free_memory_share,
     ) -> None:
         self._region = region
         self._registry = registry
@@ -43,6 +51,10 @@ class ServingState:
         self._traffic = traffic
         self._peers = peers
         self._replicator = replicator
+        self._clock = clock
+        self._free_memory = free_memory
+        self._rollbacks = RollbackStore(registry, schema.rollbacks)
+        self._endings: set[asyncio.Task[None]] = set()
         self._in_force: dict[str, tuple[Route, str]] = {}
         self._pushing = asyncio.Lock()
         self.gateway_error: str | None = "not asked yet"
@@ -68,12 +80,43 @@ class ServingState:
     async def launch(self, release_id: str, *, restart: bool) -> None:
         await self._launcher.ensure(self.spec(release_id), restart=restart)
 
-    def wanted(self) -> set[str]:
-        """Releases whose servers may run: live ones, and both sides of every rollout under way."""
-        rollouts = [read_rollout(document) for document in self._registry.rollouts(settled=False)]
-        live = {entry.release_id for entry in self._registry.live_models()}
-        tried = {rollout.release.id for rollout in rollouts} | {rollout.previous for rollout in rollouts}
-        return {name for name in live | tried if name is not None}
+    def wanted(self, *, without: str = "") -> set[str]:
+        """Releases whose servers may run: live ones, standbys, both sides of every rollout and rollback under way.
+
+        `without` leaves out one rollout or rollback, to see what nobody else needs.
+        """
+        entries = self._registry.live_models()
+        names = {name for entry in entries for name in (entry.release_id, entry.standby)}
+        for document in self._registry.rollouts_under_way():
+            if document["id"] != without:
+                names |= {document["release"]["id"], document["previous"]}
+        for document in self._rollbacks.under_way():
+            if document["id"] != without:
+                names |= {document["release"], *document["replaced"]}
+        return {name for name in names if name is not None}
+
+    async def _end_standbys(self) -> None:
+        """Let go of standbys whose time is over, that have failed, or whose memory is needed."""
+        for live in self._registry.live_models():
+            if live.standby is None:
+                continue
+            status = self._launcher.status(live.standby)
+            why = end_of_standby(live, status, now=self._clock(), free_memory=self._free_memory())
+            if why is not None:
+                event = Event(kind="server", subject=live.standby, message=f"stands by no longer: {why}", detail={})
+                self._registry.set_live(replace(live, standby=None, standby_until=None), event)
+
+    async def _end_unwanted(self) -> None:
+        """Nothing runs that nobody needs, whoever forgot it."""
+        wanted = self.wanted()
+        for name in self._launcher.names():
+            if name not in wanted:
+                logger.info("ending the server of %s, which nobody wants", name)
+                ending = asyncio.create_task(self._launcher.stop(name))
+                self._endings.add(ending)
+                ending.add_done_callback(self._endings.discard)
+        # They leave the launcher's list before anything else is decided on that list.
+        await asyncio.sleep(0)
 
     async def _run_live_servers(self) -> None:
         for entry in self._registry.live_models():
@@ -114,7 +157,7 @@ class ServingState:
         return f"the server of {live.release_id} does not answer {status.note}".strip()
 
     def _rollout_under_way(self, model: str) -> Rollout | None:
-        rollouts = [read_rollout(document) for document in self._registry.rollouts(settled=False)]
+        rollouts = [read_rollout(document) for document in self._registry.rollouts_under_way()]
         return next((r for r in rollouts if r.release.model == model and r.candidate_percent is not None), None)
 
     def _server(self, release_id: str) -> LocalServer | None:
@@ -133,7 +176,7 @@ class ServingState:
             return []
 
     def models(self) -> list[str]:
-        rollouts = self._registry.rollouts(settled=False)
+        rollouts = self._registry.rollouts_under_way()
         live = {entry.model for entry in self._registry.live_models()}
         return sorted(live | {document["release"]["model"] for document in rollouts} | self._peers.models())
 
@@ -155,9 +198,11 @@ class ServingState:
             return None
 
     async def keep(self) -> None:
-        """Run live servers and push routes until cancelled."""
+        """Run live servers, end those that nobody needs and push routes until cancelled."""
         while True:
             await self._run_live_servers()
+            await self._end_standbys()
+            await self._end_unwanted()
             for model in self.models():
                 await self._push_if_changed(model)
             await asyncio.sleep(_PASS_S)

@@ -4,7 +4,7 @@
 choices with it, never generated text: that differs from one kernel to the next for no fault of the model's.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Final
@@ -68,17 +68,27 @@ def language_golden(held_out: HeldOut, log_probabilities: LogProbabilities, *, c
     """
     tokenizer = load_tokenizer(held_out.folder)
     longest = min(200, context - context // 4)
-    picked = islice(_texts(held_out, tokenizer, longest), held_out.samples)
-    texts = [_score(text, ids, log_probabilities) for text, ids in picked]
-    if not texts:
+    picked = list(islice(_texts(held_out, tokenizer, longest), held_out.samples))
+    if not picked:
         raise InvalidInput("no golden text can be made", got="no held-out sample of whole lines", expected="one")
+    return golden_of(picked, tokenizer, log_probabilities)
+
+
+def golden_of(picked: Sequence[tuple[str, list[int]]], tokenizer: Any, log_probabilities: LogProbabilities) -> Golden:
+    """Score texts (each with its token ids) and render the chats.
+
+    Args:
+        tokenizer: a transformers tokenizer; without a chat template there are no chats.
+    """
+    texts = [_score(text, ids, log_probabilities) for text, ids in picked]
     nats = -sum(text.logprob_sum for text in texts)
     tokens = sum(len(text.top) for text in texts)
     perplexity = float(np.exp(nats / tokens))
+    chats = list(_chats(tokenizer))
     content = {
         "schema_version": SCHEMA_VERSION,
         "texts": [asdict(text) for text in texts],
-        "chats": [_render(chat, tokenizer) for chat in CHATS],
+        "chats": chats,
         "perplexity": round(perplexity, _DIGITS),
         "bits_per_byte": round(float(nats / np.log(2) / sum(text.bytes for text in texts)), _DIGITS),
         "max_perplexity_ratio": MAX_PERPLEXITY_RATIO,
@@ -95,7 +105,7 @@ def language_golden(held_out: HeldOut, log_probabilities: LogProbabilities, *, c
             Figure(name="golden_perplexity", value=perplexity, unit="tokens"),
             Figure(name="golden_tokens", value=float(tokens), unit="tokens"),
             Figure(name="golden_clear_choices", value=float(clear), unit="tokens"),
-            Figure(name="golden_chats", value=float(len(CHATS)), unit="chats"),
+            Figure(name="golden_chats", value=float(len(chats)), unit="chats"),
         ],
     )
 
@@ -131,6 +141,17 @@ def _score(text: str, ids: list[int], log_probabilities: LogProbabilities) -> Go
         top=scores.argmax(axis=1).tolist(),
         margins=[round(float(margin), _DIGITS) for margin in best[:, 1] - best[:, 0]],
     )
+
+
+def _chats(tokenizer: Any) -> Iterator[dict[str, Any]]:
+    """Every chat that the template takes; templates of other families may refuse some turn orders."""
+    from jinja2.exceptions import TemplateError
+
+    for chat in CHATS if tokenizer.chat_template else ():
+        try:
+            yield _render(chat, tokenizer)
+        except TemplateError:
+            continue
 
 
 def _render(chat: tuple[tuple[str, str], ...], tokenizer: Any) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.seen.append((dict(self.headers.items()), body))
+        self.server.paths.append(self.path)
         self.server.behaviour(self)
 
     def reply(self, status: int, body: bytes, *, length: int | None = None) -> None:
@@ -74,6 +75,21 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(body) if length is None else length))
         self.end_headers()
         self.wfile.write(body)
+
+    def start_stream(self, content_type: str = "text/event-stream; charset=utf-8") -> None:
+        """Status and headers of a chunked answer; then `send_chunk`, then `end_stream`."""
+        self.send_response(200)
+        for name, value in {**self.server.extra_headers, "content-type": content_type}.items():
+            self.send_header(name, value)
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+
+    def send_chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        self.wfile.flush()
+
+    def end_stream(self) -> None:
+        self.wfile.write(b"0\r\n\r\n")
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -85,6 +101,7 @@ class FaultyServer(ThreadingHTTPServer):
     behaviour: Behaviour
     seen: list[tuple[dict[str, str], bytes]]
     extra_headers: dict[str, str]
+    paths: list[str]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that leave are part of these tests: no traceback for them."""
@@ -97,12 +114,18 @@ class FaultyBackend:
         self._server = FaultyServer(("127.0.0.1", 0), Handler)
         self._server.behaviour = behaviour
         self._server.seen = []
+        self._server.paths = []
         self._server.extra_headers = headers or {}
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @property
     def seen(self) -> list[tuple[dict[str, str], bytes]]:
         return self._server.seen
+
+    @property
+    def paths(self) -> list[str]:
+        """The path of each POST."""
+        return self._server.paths
 
     def behave(self, behaviour: Behaviour) -> None:
         self._server.behaviour = behaviour

@@ -1,17 +1,21 @@
 """A real gateway process in a state root of its own, and the calls that an agent makes to it."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from serving.credentials import TokenFolder
+from serving.gateway.app import GatewayConfig, assemble
+from serving.regions.topology import local_topology
+from serving.web_server import ServerLimits, WebServer, bind_listener
 from tests.fakes.models import end_process, free_port, wait_until_ready
 
 REGION = "us-east"
@@ -57,6 +61,53 @@ class GatewayProcess:
     def end(self) -> None:
         for process in self.processes:
             end_process(process)
+
+
+class LocalGateway:
+    """A gateway in the test's own process, so that its limits can be chosen; on a real socket all the same."""
+
+    def __init__(self, url: str, tokens: TokenFolder, server: WebServer) -> None:
+        self.url = url
+        self.server = server
+        self._admin = {"authorization": f"Bearer {tokens.read('gateway')}"}
+        self.http = httpx.AsyncClient(base_url=url, timeout=20, trust_env=False)
+
+    async def put(self, document: dict[str, Any]) -> None:
+        path = f"/admin/v1/routes/{document['model']}"
+        (await self.http.put(path, json=document, headers=self._admin)).raise_for_status()
+
+    async def stats(self, model: str) -> dict[str, Any]:
+        """Counters by backend id."""
+        response = await self.http.get(f"/admin/v1/stats/{model}", headers=self._admin)
+        backends: dict[str, Any] = response.raise_for_status().json()["backends"]
+        return backends
+
+    async def metric(self, line_start: str) -> float:
+        """The value of the one line of /metrics that starts so; 0 if there is none."""
+        lines = [line for line in (await self.http.get("/metrics")).text.splitlines() if line.startswith(line_start)]
+        assert len(lines) <= 1, lines
+        return float(lines[0].rpartition(" ")[2]) if lines else 0.0
+
+
+@contextlib.asynccontextmanager
+async def local_gateway(root: Path, *, region: str = REGION, **config: Any) -> AsyncIterator[LocalGateway]:
+    """A running gateway; `config` are fields of GatewayConfig."""
+    port = free_port()
+    tokens = TokenFolder(folder=root / "tokens")
+    tokens.ensure()
+    topology = local_topology(root, port_base=port)
+    folder = topology.region(region).state_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    limits = ServerLimits(idle_grace_s=0.0, drain_s=5.0)
+    async with assemble(GatewayConfig(region=topology.region(region), tokens=tokens, **config)) as assembled:
+        server = WebServer(assembled.gateway, limits)
+        await server.start(bind_listener("127.0.0.1", port))
+        gateway = LocalGateway(f"http://127.0.0.1:{port}", tokens, server)
+        try:
+            yield gateway
+        finally:
+            await gateway.http.aclose()
+            await server.drain()
 
 
 def backend(

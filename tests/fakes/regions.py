@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import aiohttp
 import numpy as np
 from safetensors.numpy import save_file
 
-from serving.bundle import GoldenSet, describe_file
-from serving.credentials import TokenFolder
+from serving.bundle import Attestation, GoldenSet, describe_file, read_manifest, seal
+from serving.credentials import SigningKey, TokenFolder
 from serving.gateway.app import GatewayConfig, assemble
 from serving.processes import read_records, stop
 from serving.regions.agent import Agent
@@ -34,6 +35,7 @@ QUICK = {
     "synthetic_after_s": 0.0,
     "step_timeout_s": 60.0,
     "drain_s": 0.5,
+    "standby_s": 0.0,
     "start_timeout_s": 60.0,
     "max_p95_ms": 20_000.0,
     "max_p95_ratio": 1000.0,
@@ -82,12 +84,30 @@ def write_golden(root: Path, *, seed: int, samples: int) -> GoldenSet:
     return GoldenSet(kind="classification", file=file, samples=samples, reference_accuracy=1.0)
 
 
-def make_bundle(root: Path, topology: Topology, *, samples: int, seed: int = 0, golden_seed: int = 0) -> str:
-    """A bundle in `<root>/store`; another number of samples is another digest, another golden seed a bad model."""
+def make_bundle(
+    root: Path, topology: Topology, *, samples: int, seed: int = 0, golden_seed: int = 0, padding: int = 0
+) -> str:
+    """A bundle in `<root>/store`; another number of samples is another digest, another golden seed a bad model.
+
+    `padding` is the size in bytes of one more file, which takes time to copy.
+    """
     folder = root / f"bundle-{samples}-{seed}-{golden_seed}"
     golden = write_golden(folder, seed=golden_seed, samples=samples)
     write_bundle(folder, topology.key_folder, seed=seed, name=MODEL, golden=golden)
+    if padding:
+        _add_padding(folder, topology, padding)
     return ArtifactStore((root / "store").as_uri()).put_bundle(folder)
+
+
+def _add_padding(folder: Path, topology: Topology, size_bytes: int) -> None:
+    with (folder / "padding").open("wb") as file:
+        file.truncate(size_bytes)
+    manifest = read_manifest(folder)
+    (variant,) = manifest.variants
+    padded = replace(variant, files=[*variant.files, describe_file(folder, "padding")])
+    manifest = replace(manifest, variants=[padded])
+    attestation = Attestation(bundle_name=MODEL, bundle_digest=manifest.digest, lineage={}, measurements=[])
+    seal(folder, manifest, attestation, SigningKey.ensure(topology.key_folder))
 
 
 def make_release(root: Path, id: str, digest: str, *, engine: str = "onnxruntime") -> dict[str, Any]:
@@ -178,6 +198,20 @@ async def settled(agent: AgentClient, *, timeout_s: float = 30.0) -> dict[str, A
         while (region := await agent.region())["rollouts"]:
             await asyncio.sleep(0.05)
     return region
+
+
+async def rolled_back(agent: AgentClient, id: str, *, timeout_s: float = 60.0) -> dict[str, Any]:
+    """The rollback once it has finished and every region has settled."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            rollback = await agent.get_rollback(id)
+            if rollback["state"] != "running" and all(part["settled"] for part in rollback["regions"]):
+                return rollback
+            await asyncio.sleep(0.05)
+
+
+def make_rollback(to: dict[str, Any] | None = None, regions: list[str] | None = None) -> dict[str, Any]:
+    return {"schema_version": 1, "model": MODEL, "to": to, "regions": regions, "reason": "users complain"}
 
 
 def server_names(topology: Topology, region: str) -> list[str]:

@@ -18,7 +18,7 @@ from tests.fakes.faulty_backend import (
     break_off,
     hang_up,
 )
-from tests.fakes.gateways import GatewayClient, GatewayProcess, backend, infer_body, route
+from tests.fakes.gateways import GatewayClient, GatewayProcess, backend, infer_body, route, wait_for
 from tests.fakes.models import end_process, free_port, start_model_server, wait_until_ready, write_bundle
 
 
@@ -63,12 +63,12 @@ def test_a_failed_attempt_is_charged_and_another_backend_answers(
     with FaultyBackend(fault) as bad:
         client.put(route(backend("bad@us-east", bad.url, weight=100), backend("good@us-east", good.url, weight=0)))
         before = client.stats()
-        responses = [client.infer() for _ in range(5)]
+        responses = [client.infer() for _ in range(3)]
         after = client.stats()
-    assert [response.status_code for response in responses] == [200] * 5
+    assert [response.status_code for response in responses] == [200] * 3
     assert {response.headers["x-flightpath-release"] for response in responses} == {"good"}
     charged = after["bad@us-east"]["errors"] - before.get("bad@us-east", {"errors": 0})["errors"]
-    assert charged == 5
+    assert charged == 3
     assert sum(after["bad@us-east"]["latency"]["counts"]) == 0
     assert after["good@us-east"]["errors"] == 0
 
@@ -177,3 +177,29 @@ def test_a_model_server_killed_under_load_costs_no_user_an_answer(client: Gatewa
     stats = client.stats()
     assert stats["rel-0@us-east"]["errors"] > 0
     assert stats["rel-1@us-east"]["errors"] == 0
+
+
+def test_a_backend_that_keeps_failing_is_passed_over_and_comes_back_when_it_answers(
+    client: GatewayClient, good: FaultyBackend
+) -> None:
+    with FaultyBackend(answer_status(500)) as flaky:
+        client.put(route(backend("flaky@us-east", flaky.url, weight=50), backend("good@us-east", good.url, weight=50)))
+        wait_for(lambda: client.infer().status_code == 200 and client.stats()["flaky@us-east"]["ejected"])
+        stats = client.stats()["flaky@us-east"]
+        assert stats["ejections"] >= 1
+        assert stats["errors"] >= 3
+        metrics = client.http.get("/metrics").text
+        assert 'flightpath_gateway_backend_ejected{backend="flaky@us-east",model="digits"} 1.0' in metrics
+        assert 'flightpath_gateway_ejections_total{backend="flaky@us-east",model="digits"}' in metrics
+        flaky.behave(answer_class(3))
+        wait_for(lambda: client.infer().headers["x-flightpath-release"] == "flaky")
+        assert client.stats()["flaky@us-east"]["ejected"] is False
+
+
+def test_the_only_backend_is_always_asked(client: GatewayClient) -> None:
+    with FaultyBackend(answer_status(500)) as only:
+        client.put(route(backend("only@us-east", only.url, weight=100)))
+        assert [client.infer().status_code for _ in range(6)] == [502] * 6
+        only.behave(answer_class(3))
+        assert client.infer().status_code == 200
+        assert client.stats()["only@us-east"]["ejected"] is False

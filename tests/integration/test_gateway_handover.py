@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from serving.gateway.handover import inherit_or_bind
+from tests.fakes import faulty_llm as llm
 from tests.fakes.faulty_backend import FaultyBackend, answer_class
 from tests.fakes.gateways import GatewayClient, GatewayProcess, backend, infer_body, route, wait_for
 from tests.fakes.models import free_port
@@ -34,6 +35,14 @@ def model() -> Iterator[FaultyBackend]:
 def set_route(gateway: GatewayProcess, url: str) -> None:
     with GatewayClient(gateway) as client:
         client.put(route(backend("rel-1@us-east", url, weight=100))).raise_for_status()
+
+
+def socket_of(gateway: GatewayProcess) -> int:
+    """Which gateway a successor would talk to: the inode of its socket, 0 while there is none."""
+    try:
+        return (gateway.folder / "gateway.sock").stat().st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def ask(gateway: GatewayProcess) -> httpx.Response:
@@ -210,3 +219,25 @@ def test_unreadable_routes_are_set_aside_and_the_gateway_waits_for_its_agent(gat
     set_route(gateway, f"http://127.0.0.1:{free_port()}")
     assert status("/readyz") == 200
     assert json.loads((gateway.folder / "routes.json").read_text())["routes"][0]["model"] == "digits"
+
+
+def test_a_running_stream_stays_with_the_old_gateway_until_its_end(
+    gateway: GatewayProcess, model: FaultyBackend
+) -> None:
+    old = gateway.start()
+    gate = threading.Event()
+    model.behave(llm.stream(llm.token("before"), llm.wait(gate), llm.token("after"), llm.finish(), llm.DONE))
+    with GatewayClient(gateway) as client:
+        client.put(route(backend("rel-1@us-east", model.url, weight=100), model="tiny", classes=[])).raise_for_status()
+        with client.http.stream("POST", "/v1/chat/completions", json={"model": "tiny", "stream": True}) as response:
+            reads = response.iter_raw()
+            received, before = next(reads), socket_of(gateway)
+            successor = gateway.spawn()
+            wait_for(lambda: socket_of(gateway) != before, timeout_s=30)
+            assert old.poll() is None
+            gate.set()
+            received += b"".join(reads)
+    assert llm.texts_of(llm.data_of(received)) == ["before", "after"]
+    assert llm.data_of(received)[-1] == b"[DONE]"
+    assert old.wait(timeout=30) == 0
+    assert successor.poll() is None

@@ -7,7 +7,7 @@ import pytest
 
 from serving.asgi import Message, read_body
 from serving.errors import BadUpstream, FlightpathError, InvalidInput, RetryableError, TimedOut, TooLarge, Unreachable
-from serving.gateway.inference import all_failed
+from serving.gateway.attempts import all_failed
 from serving.gateway.routing import Backend
 from serving.gateway.upstream import Upstream, UpstreamLimits
 from tests.fakes.faulty_backend import (

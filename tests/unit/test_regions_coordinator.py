@@ -56,6 +56,14 @@ class MemoryRegion:
         return self.part
 
 
+class NoRollbacks:
+    def refuse_promotion(self, model: str) -> None:
+        """None is running."""
+
+    def forget_debts(self, model: str) -> None:
+        """There are none."""
+
+
 class Home:
     """A coordinator over three regions in memory, and what was asked of them."""
 
@@ -75,7 +83,8 @@ class Home:
             registry=self.registry,
             regions=self.regions,
             metrics=AgentMetrics(),
-            engines=frozenset({"onnxruntime"}),
+            runtimes={},
+            rollbacks=NoRollbacks(),
             settings=QUICK,
             clock=lambda: self.now,
         )

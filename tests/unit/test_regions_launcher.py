@@ -2,17 +2,19 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
-from serving.errors import InvalidInput
-from serving.processes import read_records, stop
+from serving.processes import forget, read_records, stop
 from serving.regions.launcher import LaunchSettings, LocalLauncher
 from serving.regions.rollout import Server
-from serving.regions.server_process import ServerSpec, command_line, minimal_environment
+from serving.regions.server_process import MARK, ServerSpec, minimal_environment
 from serving.releases import RuntimeSpec
 
 READY = """
@@ -24,11 +26,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_): pass
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
+PARENT = (
+    """
+import os, subprocess, sys
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+"""
+    + READY
+)
 BROKEN = "print('starting', flush=True); raise SystemExit('weights are missing')"
 TAKEN = "raise SystemExit('OSError: [Errno 98] Address already in use')"
 RUNTIMES = {
     name: [sys.executable, "-c", script, "{port}"]
-    for name, script in (("ready", READY), ("broken", BROKEN), ("taken", TAKEN))
+    for name, script in (("ready", READY), ("parent", PARENT), ("broken", BROKEN), ("taken", TAKEN))
 }
 SETTINGS = LaunchSettings(poll_s=0.02, first_backoff_s=0.01, max_backoff_s=0.02, crash_limit=3, stop_grace_s=5.0)
 
@@ -142,24 +152,68 @@ async def test_an_engine_that_nobody_defined_fails_by_name(tmp_path: Path) -> No
         assert "unknown engine, got abacus" in launcher.status("rel-1").note
 
 
-def test_the_builtin_command_is_the_one_of_the_documentation(tmp_path: Path) -> None:
-    spec = make_spec(tmp_path, "onnxruntime")
-    assert command_line(spec, 4321, {})[1:] == (
-        f"-m serving.engines.server --model m --version 1 --bundle {tmp_path}/bundle --variant v "
-        "--host 127.0.0.1 --port 4321"
-    ).split(" ")
-    with pytest.raises(InvalidInput, match="unknown engine"):
-        command_line(make_spec(tmp_path, "abacus"), 1, RUNTIMES)
-
-
-def test_a_value_that_looks_like_a_place_is_not_filled_again(tmp_path: Path) -> None:
-    spec = ServerSpec(
-        name="r", model="{port}", version=1, bundle=tmp_path, runtime=RuntimeSpec(engine="x", variant="v")
-    )
-    assert command_line(spec, 9, {"x": ["run", "{model}:{port}"]}) == ["run", "{port}:9"]
-
-
 def test_a_model_server_gets_no_token_and_none_of_the_agents_settings() -> None:
     source = {"PATH": "/bin", "FLIGHTPATH_HOME": "/x", "AWS_SECRET_ACCESS_KEY": "s", "VLLM_API_KEY": "k", "LANG": "C"}
     environment = minimal_environment({"OMP_NUM_THREADS": "1"}, source)
     assert environment == {"PATH": "/bin", "LANG": "C", "OMP_NUM_THREADS": "1"}
+
+
+def marked(tmp_path: Path) -> list[psutil.Process]:
+    """Living processes with the mark of this test's servers."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            mark = process.environ().get(MARK, "")
+            if mark.startswith(f"{tmp_path / 'here' / 'servers'}#") and process.status() != "zombie":
+                found.append(process)
+    return found
+
+
+async def test_what_a_killed_server_started_ends_when_its_death_is_noticed(tmp_path: Path) -> None:
+    async with launching(tmp_path) as launcher:
+        await launcher.ensure(make_spec(tmp_path, "parent"), restart=False)
+        await until(lambda: launcher.status("rel-1").state is Server.READY)
+        (record,) = read_records(tmp_path / "here" / "servers")
+        assert len(marked(tmp_path)) == 3
+        os.kill(record.pid, signal.SIGKILL)
+        await until(lambda: launcher.status("rel-1").state is Server.FAILED)
+        await until(lambda: marked(tmp_path) == [])
+        assert launcher.status("rel-1").note == "ended by signal 9"
+
+
+async def test_what_a_killed_server_started_ends_when_the_next_launcher_begins(tmp_path: Path) -> None:
+    async with launching(tmp_path) as launcher:
+        await launcher.ensure(make_spec(tmp_path, "parent"), restart=False)
+        await until(lambda: launcher.status("rel-1").state is Server.READY)
+    (record,) = read_records(tmp_path / "here" / "servers")
+    os.kill(record.pid, signal.SIGKILL)
+    os.waitpid(record.pid, 0)
+    async with launching(tmp_path) as successor:
+        assert successor.names() == []
+        await until(lambda: marked(tmp_path) == [])
+    assert read_records(tmp_path / "here" / "servers") == []
+
+
+async def test_a_server_whose_record_was_never_written_is_ended_by_the_next_launcher(tmp_path: Path) -> None:
+    async with launching(tmp_path) as launcher:
+        await launcher.ensure(make_spec(tmp_path, "ready"), restart=False)
+        await launcher.ensure(make_spec(tmp_path, "ready", "rel-2"), restart=False)
+        await until(lambda: launcher.status("rel-2").state is Server.READY)
+    first, second = read_records(tmp_path / "here" / "servers")
+    forget(tmp_path / "here" / "servers", first.name)
+    async with launching(tmp_path) as successor:
+        assert successor.names() == ["rel-2"]
+        await until(lambda: [process.pid for process in marked(tmp_path)] == [second.pid])
+
+
+async def test_a_server_started_again_while_it_is_being_stopped_keeps_its_record(tmp_path: Path) -> None:
+    async with launching(tmp_path) as launcher:
+        await launcher.ensure(make_spec(tmp_path, "ready"), restart=False)
+        await until(lambda: launcher.status("rel-1").state is Server.READY)
+        (before,) = read_records(tmp_path / "here" / "servers")
+        await asyncio.gather(launcher.stop("rel-1"), launcher.ensure(make_spec(tmp_path, "ready"), restart=False))
+        await until(lambda: launcher.status("rel-1").state is Server.READY)
+        (after,) = read_records(tmp_path / "here" / "servers")
+        assert after.pid != before.pid
+        assert after.alive
+        assert not before.alive

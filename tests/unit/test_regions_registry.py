@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -80,8 +81,8 @@ def test_a_rollout_is_ordered_once_and_live_changes_with_it(registry: Registry) 
     registry.save_rollout("p-1", {"state": "live"}, settled=True, live=live, event=event)
     assert registry.live("m") == live
     assert registry.live("other") is None
-    assert registry.rollouts(settled=False) == []
-    assert registry.rollouts() == [{"state": "live"}]
+    assert registry.rollouts_under_way() == []
+    assert registry.newest_rollouts() == [{"state": "live"}]
 
 
 def test_what_is_live_must_be_a_known_release(registry: Registry) -> None:
@@ -148,3 +149,48 @@ def test_a_registry_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 def test_an_unusable_url_names_itself() -> None:
     with pytest.raises(InvalidInput, match="registry_url cannot be used"):
         database.open_database("oracle-of-delphi://x")
+
+
+def go_live(registry: Registry, release: str, previous: str | None) -> None:
+    registry.set_live(LiveModel(model="m", release_id=release, previous_release_id=previous, reason=None), EVENT)
+
+
+def test_what_was_live_before_outlasts_rollbacks(registry: Registry) -> None:
+    for id in ("a", "b", "c"):
+        registry.add_release(make_release(id))
+    for release, previous in (("a", None), ("b", "a"), ("c", "b"), ("b", "a")):
+        go_live(registry, release, previous)
+    assert registry.been_live("m") == ["a", "c", "b"]
+    assert [registry.release_before(id) for id in ("a", "b", "c", "ghost")] == [None, "a", "b", None]
+    assert registry.find_version("m", 2) == "b"
+    with pytest.raises(NotFound, match="unknown version of model m, got 9, expected 1, 2, 3"):
+        registry.find_version("m", 9)
+
+
+def test_a_registry_of_the_first_version_keeps_what_is_live(tmp_path: Path) -> None:
+    registry = Registry(url(tmp_path))
+    for id in ("a", "b"):
+        registry.add_release(make_release(id))
+    go_live(registry, "b", "a")
+    config = Config()
+    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+    with registry.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+    registry.close()
+    upgraded = Registry(url(tmp_path))
+    live = upgraded.live("m")
+    assert live == LiveModel(model="m", release_id="b", previous_release_id="a", reason=None)
+    assert upgraded.been_live("m") == ["a", "b"]
+    assert upgraded.release_before("b") == "a"
+    upgraded.close()
+
+
+def test_only_so_much_of_the_history_is_read(registry: Registry) -> None:
+    event = Event(kind="rollout", subject="p", message="ordered", detail={})
+    for number in range(5):
+        registry.add_rollout(f"p-{number}", make_release("a"), 1, {"n": number}, event)
+        registry.save_rollout(f"p-{number}", {"n": number}, settled=number != 0)
+
+    assert len(registry.newest_rollouts(limit=2)) == 2
+    assert registry.rollouts_under_way() == [{"n": 0}]

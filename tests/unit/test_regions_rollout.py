@@ -23,6 +23,7 @@ from serving.regions.rollout import (
     fail_replication,
     finish_golden,
     finish_replication,
+    overrule,
     request_revert,
     same_phase,
     weights_in_force,
@@ -33,7 +34,7 @@ from serving.regions.windows import Counters, Snapshot
 from serving.releases import Release, RuntimeSpec
 
 OLD, NEW, REGION = "rel-1", "rel-2", "here"
-POLICY = PromotionPolicy(min_requests=10, synthetic_after_s=1.0, drain_s=5.0, start_timeout_s=60.0)
+POLICY = PromotionPolicy(min_requests=10, synthetic_after_s=1.0, drain_s=5.0, standby_s=0.0, start_timeout_s=60.0)
 
 
 def make_rollout(policy: PromotionPolicy = POLICY) -> Rollout:
@@ -353,3 +354,54 @@ def test_gates_that_pass_are_kept_in_the_step() -> None:
     canary = [step for step in world.rollout.steps if step.state == CANARY]
     assert [step.gates[0].status for step in canary] == [PASSED] * 4
     assert all(step.requests >= 10 for step in canary)
+
+
+def test_the_old_server_stands_by_and_is_back_at_once() -> None:
+    world = run(make_world(rollout=make_rollout(replace(POLICY, standby_s=600.0))))
+    assert world.servers == {OLD: Server.READY, NEW: Server.READY}
+    assert world.weights == {NEW: 100}
+    assert Effect.STOP_PREVIOUS not in world.history
+    assert world.live is not None
+    assert (world.live.standby, world.live.standby_until) == (OLD, world.now + 600.0)
+    world.rollout = request_revert(world.rollout, world.live, "eu-west failed", world.now)
+    run(world)
+    assert (world.rollout.state, world.weights, world.servers) == (ROLLED_BACK, {OLD: 100}, {OLD: Server.READY})
+    assert Effect.LAUNCH_PREVIOUS not in world.history
+    assert world.live is not None
+    assert world.live.standby is None
+
+
+def test_a_server_that_has_ended_cannot_stand_by() -> None:
+    world = make_world(rollout=make_rollout(replace(POLICY, standby_s=600.0)))
+    while world.rollout.state != LIVE:
+        world.step()
+        world.servers = {name: Server.READY for name in world.servers}
+        if NEW in world.weights:
+            world.count(5, 0)
+    world.servers[OLD] = Server.FAILED
+    run(world)
+    assert world.live is not None
+    assert (world.live.standby, world.servers) == (None, {NEW: Server.READY})
+
+
+def test_a_rollout_ends_the_standby_of_the_one_before() -> None:
+    live = LiveModel(model="m", release_id=OLD, previous_release_id="rel-0", reason=None, standby="rel-0")
+    world = make_world(live=live)
+    world.step()
+    assert world.live == replace(live, standby=None)
+
+
+def test_a_rollout_that_a_rollback_overrules_is_over_at_once() -> None:
+    queued = make_rollout()
+    for rollout in (queued, replace(queued, state=CANARY, percent=5), replace(queued, state=LIVE, reverting=True)):
+        ended = overrule(rollout, "rollback b", 5.0)
+        assert (ended.state in (ABORTED, ROLLED_BACK), ended.settled, ended.candidate_percent) == (True, True, None)
+        assert request_revert(ended, None, "late", 6.0) == ended
+    live = overrule(replace(queued, state=LIVE), "rollback b", 5.0)
+    assert (live.state, live.settled) == (LIVE, True)
+
+
+def test_a_live_rollout_that_was_replaced_has_nothing_to_take_back() -> None:
+    live = LiveModel(model="m", release_id="rel-9", previous_release_id=None, reason=None)
+    taken = request_revert(replace(make_rollout(), state=LIVE, settled=True), live, "late", 6.0)
+    assert (taken.state, taken.settled) == (ROLLED_BACK, True)

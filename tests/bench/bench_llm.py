@@ -1,0 +1,195 @@
+"""What the gateway costs a language model: real vLLM asked directly and through the gateway, streaming.
+
+    python -m tests.bench.bench_llm
+
+One `vllm serve` of a Llama of 5 million random parameters, one gateway in front of it, 16 users, all on this
+machine. Rounds alternate between the direct and the routed path, and the medians over rounds are compared.
+Writes `build/bench/llm.json` and exits 1 if a bound is not met.
+"""
+
+import asyncio
+import json
+import os
+import re
+import statistics
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+import uvloop
+
+from tests.bench.bench_gateway import QUIET_LOAD_PER_CORE, Figure, hardware
+from tests.fakes.gateways import GatewayProcess, backend, route
+from tests.fakes.language_models import VllmServer, byte_tokenizer, write_llama
+from tests.fakes.models import free_port
+
+OUTPUT: Final = Path("build/bench/llm.json")
+MODEL: Final = "bench"
+CONCURRENCY: Final = 16
+ROUNDS: Final = 5
+REQUESTS_PER_USER: Final = 3
+TOKENS: Final = 128
+MIN_RATIO: Final = 0.95
+"""What a gateway may cost of the model server's throughput, on a machine whose cores both share."""
+
+
+_TAIL_BYTES: Final = 4096
+_COMPLETION_TOKENS: Final = re.compile(rb'"completion_tokens":(\d+)')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Round:
+    """One path, all users."""
+
+    tokens_per_s: float
+    ttft_p50_ms: float
+    cpu_us_per_token: float
+    """CPU time of the gateway; 0 on the direct path."""
+
+
+def completion_request() -> bytes:
+    """Letters only: every token is a character of its own, and so an event with content."""
+    letters = byte_tokenizer().convert_tokens_to_ids(list("abcdefghijklmnopqrstuvwxyz"))
+    document = {
+        "model": MODEL,
+        "prompt": "once upon a time",
+        "max_tokens": TOKENS,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "allowed_token_ids": letters,
+    }
+    body = json.dumps(document).encode()
+    head = "POST /v1/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def use(port: int, request: bytes, requests: int) -> list[float]:
+    """One user: seconds to the first token of each request. An answer with too few tokens is an error."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024 * 1024)
+    first_tokens = []
+    for _ in range(requests):
+        started, begun, tail = time.perf_counter(), False, b""
+        writer.write(request)
+        while not tail.endswith(b"0\r\n\r\n"):
+            chunk = await reader.read(65536)
+            if not chunk:
+                raise RuntimeError("connection ended in mid-answer")
+            tail = (tail + chunk)[-_TAIL_BYTES:]
+            if not begun and b'"text":"' in tail:
+                begun = True
+                first_tokens.append(time.perf_counter() - started)
+        # Events cannot be counted: a server that falls behind puts several tokens into one.
+        counted = _COMPLETION_TOKENS.search(tail)
+        if counted is None or int(counted[1]) != TOKENS or b"[DONE]" not in tail:
+            raise RuntimeError(f"answer does not end with {TOKENS} tokens: {tail!r}")
+    writer.close()
+    return first_tokens
+
+
+async def measure(port: int, request: bytes, pid: int | None) -> Round:
+    process = None if pid is None else psutil.Process(pid)
+    before, started = 0.0 if process is None else sum(process.cpu_times()[:2]), time.perf_counter()
+    runs = await asyncio.gather(*(use(port, request, REQUESTS_PER_USER) for _ in range(CONCURRENCY)))
+    seconds = time.perf_counter() - started
+    tokens = CONCURRENCY * REQUESTS_PER_USER * TOKENS
+    return Round(
+        tokens_per_s=tokens / seconds,
+        ttft_p50_ms=1000 * statistics.median(first for run in runs for first in run),
+        cpu_us_per_token=0.0 if process is None else 1e6 * (sum(process.cpu_times()[:2]) - before) / tokens,
+    )
+
+
+async def run_rounds(vllm_port: int, gateway_port: int, gateway_pid: int) -> tuple[list[Round], list[Round]]:
+    """Alternate direct and routed rounds, which of the two goes first too."""
+    request = completion_request()
+    await asyncio.gather(*(use(port, request, 1) for port in (vllm_port, gateway_port) for _ in range(CONCURRENCY)))
+    direct: list[Round] = []
+    routed: list[Round] = []
+    for number in range(ROUNDS):
+        for path in ("direct", "routed") if number % 2 == 0 else ("routed", "direct"):
+            if path == "direct":
+                direct.append(await measure(vllm_port, request, None))
+            else:
+                routed.append(await measure(gateway_port, request, gateway_pid))
+    return direct, routed
+
+
+def compare(direct: list[Round], routed: list[Round], *, quiet: bool) -> list[Figure]:
+    """Medians over rounds. On a machine that was busy before, the ratio is shown but not judged."""
+
+    def median(rounds: list[Round], name: str) -> float:
+        return statistics.median(getattr(measured, name) for measured in rounds)
+
+    ratio = median(routed, "tokens_per_s") / median(direct, "tokens_per_s")
+    status = "not judged" if not quiet else "passed" if ratio >= MIN_RATIO else "failed"
+    label = f"at concurrency {CONCURRENCY}"
+    rows = [
+        ("tokens/s direct", median(direct, "tokens_per_s"), "tokens/s", f"{TOKENS} tokens each, streamed"),
+        ("tokens/s through the gateway", median(routed, "tokens_per_s"), "tokens/s", ""),
+        ("TTFT p50 direct", median(direct, "ttft_p50_ms"), "ms", ""),
+        ("TTFT p50 through the gateway", median(routed, "ttft_p50_ms"), "ms", ""),
+        ("gateway CPU per token", median(routed, "cpu_us_per_token"), "us", "gateway process alone"),
+    ]
+    return [
+        Figure(
+            name=f"routed / direct {label}",
+            measured=round(ratio, 3),
+            bound=MIN_RATIO,
+            unit="share",
+            status=status,
+            note="at least; client, gateway and vLLM share the cores of this machine",
+        ),
+        *(
+            Figure(name=name, measured=round(value, 3), bound=None, unit=unit, status="not judged", note=note)
+            for name, value, unit, note in rows
+        ),
+    ]
+
+
+def bench(root: Path, stack: ExitStack, *, quiet: bool) -> list[Figure]:
+    """Start the real processes, route the model, measure."""
+    write_llama(root / "model", hidden=256, layers=8)
+    port = free_port()
+    vllm = VllmServer(root / "model", MODEL, port, root / "vllm.log")
+    stack.callback(vllm.end)
+    vllm.wait()
+    gateway = GatewayProcess(root / "home")
+    stack.callback(gateway.end)
+    process = gateway.start()
+    put_route(gateway, vllm.url)
+    return compare(*uvloop.run(run_rounds(port, gateway.port, process.pid)), quiet=quiet)
+
+
+def put_route(gateway: GatewayProcess, url: str) -> None:
+    document = route(backend("rel-1@us-east", url, weight=100), model=MODEL, classes=[])
+    request = urllib.request.Request(
+        f"{gateway.url}/admin/v1/routes/{MODEL}",
+        data=json.dumps(document).encode(),
+        headers=gateway.admin_headers,
+        method="PUT",
+    )
+    with urllib.request.urlopen(request, timeout=10):
+        pass
+
+
+def main() -> int:
+    print(hardware())
+    with tempfile.TemporaryDirectory() as root, ExitStack() as stack:
+        figures = bench(Path(root), stack, quiet=os.getloadavg()[0] <= QUIET_LOAD_PER_CORE * (os.cpu_count() or 1))
+    for figure in figures:
+        bound = "" if figure.bound is None else f">= {figure.bound:g}"
+        print(f"{figure.name:<44}{figure.measured:>10.3f} {figure.unit:<11}{bound:<9}{figure.status:<11}{figure.note}")
+    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+    OUTPUT.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n")
+    return 1 if any(figure.status == "failed" for figure in figures) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

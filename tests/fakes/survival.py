@@ -1,0 +1,307 @@
+"""Two regions of real processes, any of which a test may kill at a point of a promotion or a rollback.
+
+Agents, gateways and model servers run as `python -m ...`; whoever is killed is started again, as the
+supervisor would. `check_unharmed` says what must hold afterwards, whatever died.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import yaml
+
+from serving.bundle import verify_bundle
+from serving.credentials import trusted_keys
+from serving.errors import Unreachable
+from serving.processes import read_records
+from serving.regions.server_process import MARK
+from serving.regions.topology import Region, Topology
+from tests.fakes.regions import (
+    client,
+    infer,
+    make_bundle,
+    make_order,
+    make_release,
+    make_rollback,
+    make_topology,
+    no_servers_left,
+)
+
+PROMOTION_POINTS = ("replicating", "starting", "golden", "canary", "live")
+ROLLBACK_POINTS = ("ordered", "starting", "switching", "draining", "done")
+VICTIMS = ("home agent", "away agent", "gateway", "candidate", "live server")
+_MODULES = {"agent": "serving.regions.agent", "gateway": "serving.gateway.app"}
+_MANY = 3000
+"""Golden samples that keep a region in its golden state for about a second."""
+_LARGE = 96 * 1024 * 1024
+"""Bytes that keep a region replicating for about a second."""
+
+
+class World:
+    """Gateways and agents of two regions as processes, and the releases promoted so far."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.topology = make_topology(root, "home", "away")
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.releases: list[str] = []
+        self.orders = 0
+        self._write_topology()
+
+    def _write_topology(self) -> None:
+        places = ("name", "gateway_url", "agent_url", "store_uri", "registry_url")
+        regions = [
+            {**{place: getattr(region, place) for place in places}, "state_folder": str(region.state_folder)}
+            for region in self.topology.regions
+        ]
+        folders = {"token_folder": str(self.topology.token_folder), "key_folder": str(self.topology.key_folder)}
+        document = {"regions": regions, "home_region": "home", **folders}
+        (self.root / "topology.yaml").write_text(yaml.safe_dump(document))
+
+    def start(self, name: str) -> None:
+        """`home agent`, `away gateway`, …"""
+        region, role = name.split(" ")
+        environment = {**os.environ, "FLIGHTPATH_TOPOLOGY": str(self.root / "topology.yaml")}
+        environment["FLIGHTPATH_HOME"] = str(self.root)
+        command = [sys.executable, "-m", _MODULES[role], "--region", region]
+        with (self.root / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+    def kill(self, name: str) -> None:
+        self.processes[name].kill()
+        self.processes[name].wait()
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        with no_servers_left(self.topology):
+            pass
+
+    @property
+    def live(self) -> str | None:
+        return self.releases[-1] if self.releases else None
+
+    # Promotions and rollbacks
+
+    async def promote(
+        self, *, samples: int = 16, padding: int = 0, kill: Callable[[], Awaitable[None]] | None = None
+    ) -> str:
+        """Order the next release in both regions, let `kill` happen, send users' requests until it has finished."""
+        self.orders += 1
+        name = f"rel-{self.orders}"
+        bundle = make_bundle(self.root, self.topology, samples=samples + self.orders, padding=padding)
+        order = make_order(make_release(self.root, name, bundle), ["home", "away"], synthetic_after_s=-1.0)
+        await client(self.topology).put_promotion(name, order)
+        if kill is not None:
+            await kill()
+        async with asyncio.timeout(120):
+            while (promotion := await self.ask(lambda: client(self.topology).get_promotion(name)))[
+                "state"
+            ] == "running":
+                await asyncio.gather(self.use("home"), self.use("away"))
+        if promotion["state"] == "live":
+            self.releases.append(name)
+        return f"{promotion['state']}: {promotion['reason']}"
+
+    async def go_back(self, *, kill: Callable[[str], Awaitable[None]] | None = None) -> str:
+        """Order a rollback to the version before in both regions, let `kill` happen, wait for its end."""
+        self.orders += 1
+        id = f"back-{self.orders}"
+        await client(self.topology).put_rollback(id, make_rollback())
+        if kill is not None:
+            await kill(id)
+        async with asyncio.timeout(120):
+            while True:
+                rollback = await self.ask(lambda: client(self.topology).get_rollback(id))
+                if rollback["state"] != "running" and all(part["settled"] for part in rollback["regions"]):
+                    break
+                await asyncio.sleep(0.05)
+        self.releases.pop()
+        return f"{rollback['state']}: {rollback['failure']}"
+
+    async def use(self, region: str) -> None:
+        """One request of a user; refusals are no affair of these tests, which kill gateways too."""
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            await infer(self.topology, region)
+
+    async def ask(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """The answer, however often its agent has to be asked while it starts again."""
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    return await call()
+                except Unreachable:
+                    await asyncio.sleep(0.02)
+
+    # Points and victims
+
+    async def promotion_reached(self, point: str, region: str) -> None:
+        """Until the region is at this point of the newest promotion, or has passed it."""
+        id, later = f"rel-{self.orders}", PROMOTION_POINTS[PROMOTION_POINTS.index(point) :]
+        async with asyncio.timeout(60):
+            while True:
+                promotion = await self.ask(lambda: client(self.topology).get_promotion(id))
+                states = {part["region"]: part["state"] for part in promotion["regions"]}
+                if states[region] in later:
+                    return
+                assert promotion["state"] == "running", promotion
+                for name, state in states.items():
+                    if state == "canary" and (name, point) != (region, "canary"):
+                        await self.use(name)
+                await asyncio.sleep(0.01)
+
+    async def rollback_reached(self, id: str, point: str, region: str) -> None:
+        """The same for a rollback, whose region is asked itself."""
+        order = {"queued": 0, "starting": 1, "switching": 2, "live": 3, "failed": 4}
+        async with asyncio.timeout(60):
+            while point != "ordered":
+                rollback = await self.ask(lambda: client(self.topology).get_rollback(id))
+                part = next(part for part in rollback["regions"] if part["region"] == region)
+                reached = 4 if part["settled"] else order[part["state"]]
+                if reached >= ROLLBACK_POINTS.index(point):
+                    return
+                assert part["state"] != "failed", part
+                await asyncio.sleep(0.01)
+
+    async def kill_victim(self, victim: str, *, candidate: str, live: str | None) -> bool:
+        """SIGKILL, and for agents and gateways a new start; False when it was not running."""
+        if victim in ("home agent", "away agent", "gateway"):
+            name = "home gateway" if victim == "gateway" else victim
+            self.kill(name)
+            self.start(name)
+            return True
+        release = candidate if victim == "candidate" else live
+        for record in read_records(self.topology.home.state_folder / "servers"):
+            if record.name == release and record.alive:
+                os.kill(record.pid, signal.SIGKILL)
+                return True
+        return False
+
+    # What must hold afterwards
+
+    async def check_unharmed(self) -> None:
+        """Every region serves the live release from one server of its own, and nothing is left over."""
+        for region in self.topology.regions:
+            await self._wait_until_quiet(region)
+            async with asyncio.timeout(60):
+                while (answer := await self._answer(region)) != (200, self.live, region.name):
+                    await asyncio.sleep(0.05)
+            records = [r for r in read_records(region.state_folder / "servers") if r.alive]
+            assert [record.name for record in records] == [self.live]
+            assert answer[1] == self.live
+            _check_bundles(region, self.topology)
+            _check_files(region)
+            marks = {record.detail["mark"] for record in records}
+            assert _marks(region) == marks, "a process runs that no record knows"
+
+    async def _answer(self, region: Region) -> tuple[int, str | None, str] | None:
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            return await infer(self.topology, region.name)
+        return None
+
+    async def _wait_until_quiet(self, region: Region) -> None:
+        agent = client(self.topology, region=region.name)
+        async with asyncio.timeout(60):
+            while True:
+                seen = await self.ask(agent.region)
+                servers = [model["server"] for model in seen["models"]]
+                ready = all(server is not None and server["state"] == "ready" for server in servers)
+                names = [record.name for record in read_records(region.state_folder / "servers") if record.alive]
+                if not seen["rollouts"] and not seen["rollbacks"] and ready and names == [self.live]:
+                    return
+                await asyncio.sleep(0.05)
+
+
+def _check_bundles(region: Region, topology: Topology) -> None:
+    """Whatever has a bundle's name is a whole bundle; nothing of a copy that died is left."""
+    for root in (region.state_folder / "bundles", Path(region.store_uri.removeprefix("file://")) / "bundles"):
+        for folder in (root / "sha256").iterdir():
+            assert not folder.name.startswith("."), folder
+            verify_bundle(folder, digest=f"sha256:{folder.name}", keys=trusted_keys(topology.key_folder))
+
+
+def _check_files(region: Region) -> None:
+    for path in [*region.state_folder.glob("*.json"), *(region.state_folder / "servers").glob("*.json")]:
+        json.loads(path.read_bytes())
+    with contextlib.closing(sqlite3.connect(region.state_folder / "registry.db")) as registry:
+        assert registry.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def _marks(region: Region) -> set[str]:
+    """Marks of the living processes that this region's agents have started."""
+    found, folder = set(), f"{(region.state_folder / 'servers').resolve()}#"
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            mark = process.environ().get(MARK, "")
+            if mark.startswith(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.add(mark)
+    return found
+
+
+# One scenario
+
+
+async def survive_promotion(world: World, victim: str, point: str) -> None:
+    """Kill at a point of a promotion, and hold the end against the undisturbed one's."""
+    region, before = "away" if victim == "away agent" else "home", world.live
+    hit: list[bool] = []
+
+    async def kill() -> None:
+        await world.promotion_reached(point, region)
+        hit.append(await world.kill_victim(victim, candidate=f"rel-{world.orders}", live=before))
+
+    samples = _MANY if point == "golden" else 16
+    ended = await world.promote(samples=samples, padding=_LARGE if point == "replicating" else 0, kill=kill)
+    if victim == "candidate" and hit == [True] and ended.startswith("rolled_back"):
+        assert "gate server failed" in ended or "gate errors failed" in ended, ended
+        assert point in ("starting", "golden", "canary")
+    else:
+        assert ended == "live: None", ended
+    await world.check_unharmed()
+
+
+async def survive_rollback(world: World, victim: str, point: str) -> None:
+    """Kill at a point of a rollback, and hold the end against the undisturbed one's: the version before is live."""
+    assert await world.promote() == "live: None"
+    bad, target = world.releases[-1], world.releases[-2]
+    region = "away" if victim == "away agent" else "home"
+
+    async def kill(id: str) -> None:
+        await world.rollback_reached(id, point, region)
+        await world.kill_victim(victim, candidate=target, live=bad)
+
+    assert await world.go_back(kill=kill) == "live: None"
+    await world.check_unharmed()
+
+
+def start_world(root: Path) -> World:
+    """All processes up and one release live in both regions; call `close` at the end."""
+    world = World(root)
+    try:
+        for name in ("home gateway", "away gateway", "home agent", "away agent"):
+            world.start(name)
+        asyncio.run(_first_release(world))
+    except BaseException:
+        world.close()
+        raise
+    return world
+
+
+async def _first_release(world: World) -> None:
+    async with asyncio.timeout(120):
+        for region in world.topology.regions:
+            await world.ask(client(world.topology, region=region.name).region)
+    assert await world.promote() == "live: None"
+    await world.check_unharmed()
