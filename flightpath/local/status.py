@@ -36,13 +36,14 @@ async def show_status(settings: Settings, console: Console) -> None:
 
 def _rows(state: dict[str, Any]) -> list[list[str]]:
     """Model, live version, server and weights of each model (docs/api.md, `GET /v1/region`)."""
-    rollouts = {rollout["model"]: rollout["state"] for rollout in state["rollouts"]}
     rows = []
     for model in state["models"]:
         live = "none" if model["version"] is None else f"v{model['version']} ({model['release']})"
-        if model["model"] in rollouts:
-            live += f", rollout {rollouts[model['model']]}"
+        if model["standby"]:
+            live += f", {model['standby']['release']} stands by"
         server = (model["server"] or {}).get("state", "none")
         weights = ", ".join(f"{name} {weight} %" for name, weight in model["weights"].items() if weight)
         rows.append([str(model["model"]), live, str(server), weights or "none"])
+    for under_way in (*state["rollouts"], *state["rollbacks"]):
+        rows.append([f"under way: {under_way}", "", "", ""])
     return rows or [["none", "", "", ""]]

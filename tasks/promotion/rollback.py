@@ -17,18 +17,23 @@ _POLL_S = 0.2
 class RegionRollback:
     region: str
     state: str
-    """queued | starting | live | failed"""
+    """queued | starting | switching | live | failed"""
     reason: str
+    release: str
     version: int
     """What the region serves at the end of it."""
+    previous_version: int
+    """What it served before."""
+    warm: bool
+    """Whether the server of that version was still standing by."""
 
 
 @dataclass(kw_only=True)
 class RollbackOutcome:
     rollback_id: str
     model: str
-    version: int
-    """The version that was gone back to."""
+    state: str
+    """live | failed | superseded"""
     seconds: float
     """From the order until every region serves it."""
     regions: list[RegionRollback] = field(default_factory=list)
@@ -90,22 +95,26 @@ def _show(document: dict[str, Any], shown: str) -> str:
 
 
 def _outcome(document: dict[str, Any]) -> RollbackOutcome:
-    regions = [
-        RegionRollback(
-            region=region["region"],
-            state=region["state"],
-            reason=region["reason"] or "",
-            version=int(region["version"] or 0),
-        )
-        for region in document["regions"]
-    ]
-    failed = [f"{region.region}: {region.reason}" for region in regions if region.state != "live"]
-    if failed:
-        raise PermanentError(f"rollback {document['id']} failed", got="; ".join(failed), expected="live everywhere")
+    if document["state"] != "live":
+        failed = [f"{region['region']}: {region['reason']}" for region in document["regions"] if region["reason"]]
+        why = "; ".join(failed) or document["failure"] or document["state"]
+        raise PermanentError(f"rollback {document['id']} is {document['state']}", got=why, expected="live everywhere")
     return RollbackOutcome(
         rollback_id=document["id"],
         model=document["model"],
-        version=int(document["version"]),
+        state=document["state"],
         seconds=max(0.0, document["finished_at"] - document["ordered_at"]),
-        regions=regions,
+        regions=[_region(region) for region in document["regions"]],
+    )
+
+
+def _region(raw: dict[str, Any]) -> RegionRollback:
+    return RegionRollback(
+        region=raw["region"],
+        state=raw["state"],
+        reason=raw["reason"] or "",
+        release=raw["release"] or "",
+        version=int(raw["version"] or 0),
+        previous_version=int(raw["previous_version"] or 0),
+        warm=bool(raw["warm"]),
     )

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,6 +59,15 @@ class World:
 
     def gateway(self, index: int) -> str:
         return f"http://127.0.0.1:{self.port_base + 100 * index}"
+
+    def served(self, model: str) -> list[int]:
+        """The versions that each region sends users to, region by region."""
+        found = []
+        for index in range(3):
+            with urllib.request.urlopen(f"{self.gateway(index)}/v1/models", timeout=5) as response:
+                models = {entry["id"]: entry for entry in json.loads(response.read())["data"]}
+            found += [backend["version"] for backend in models[model]["versions"] if backend["weight"]]
+        return found
 
     def record(self, release: str, stage: str) -> Path:
         return self.root / "store" / "releases" / release / f"{stage}.json"
@@ -124,6 +134,14 @@ class FirstRelease:
 
 @pytest.fixture(scope="session")
 def first_release(world: World) -> FirstRelease:
-    done = world.flightpath("demo")
+    done = world.flightpath("demo", "--recipe", "resnet-digits")
     assert done.returncode == 0, done.stdout + done.stderr
     return FirstRelease(release_id="resnet-digits-1", output=done.stdout)
+
+
+@pytest.fixture(scope="session")
+def second_release(world: World, first_release: FirstRelease) -> str:
+    """The demo's second version over the running first one; returns its release id."""
+    done = world.flightpath("demo", "--recipe", "resnet-digits")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return "resnet-digits-2"

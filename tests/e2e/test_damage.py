@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,6 @@ from tests.fakes.damage import Damage, damaged_bundle, scale_one_layer_wrongly, 
 pytestmark = pytest.mark.timeout(900)
 
 _POLICY = {"steps_percent": [5, 25, 50, 100], "min_requests": 30}
-
-
-def _live_versions(world: World) -> list[tuple[int, int]]:
-    """Version and weight of whatever serves the model, in the order of the regions."""
-    found = []
-    for index in range(3):
-        with urllib.request.urlopen(f"{world.gateway(index)}/v1/models", timeout=5) as response:
-            (model,) = json.loads(response.read())["data"]
-        found += [(backend["version"], backend["weight"]) for backend in model["versions"] if backend["weight"]]
-    return found
 
 
 def _promote(world: World, tmp_path: Path, release: str, bundle: dict[str, Any]) -> subprocess.CompletedProcess[str]:
@@ -49,7 +38,7 @@ def _promote(world: World, tmp_path: Path, release: str, bundle: dict[str, Any])
 def test_a_damaged_model_is_rolled_back_by_itself(
     world: World, first_release: FirstRelease, tmp_path: Path, name: str, damage: Damage
 ) -> None:
-    before = _live_versions(world)
+    before = world.served("resnet-digits")
     bundle = world.read(first_release.release_id, "bundle")
     bundle["digest"] = damaged_bundle(
         ArtifactStore((world.root / "store").as_uri()),
@@ -71,7 +60,7 @@ def test_a_damaged_model_is_rolled_back_by_itself(
 def test_a_model_server_that_crashes_on_its_tenth_request_is_rolled_back_by_itself(
     world: World, first_release: FirstRelease, tmp_path: Path
 ) -> None:
-    before = _live_versions(world)
+    before = world.served("resnet-digits")
     bundle = {**world.read(first_release.release_id, "bundle"), "engine": "crashing"}
     with users(world, "resnet-digits", "resnet-digits-1", tmp_path / "traffic.json"):
         done = _promote(world, tmp_path, "crashing-server", bundle)
@@ -80,8 +69,8 @@ def test_a_model_server_that_crashes_on_its_tenth_request_is_rolled_back_by_itse
     _check_nobody_noticed(world, tmp_path, before)
 
 
-def _check_nobody_noticed(world: World, tmp_path: Path, before: list[tuple[int, int]]) -> None:
-    assert _live_versions(world) == before
+def _check_nobody_noticed(world: World, tmp_path: Path, before: list[int]) -> None:
+    assert world.served("resnet-digits") == before
     seen = json.loads((tmp_path / "traffic.json").read_bytes())
     assert {name: region["failures"] for name, region in seen.items()} == {name: {} for name in seen}
     assert all(region["sent"] > 50 for region in seen.values())

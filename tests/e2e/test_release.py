@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import FirstRelease, World
+from tests.e2e.conftest import FirstRelease, World, users
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -60,7 +60,9 @@ def test_every_deck_was_written_and_is_named(world: World, first_release: FirstR
 
 def test_the_same_release_id_again_changes_nothing(world: World, first_release: FirstRelease) -> None:
     before = _state(world, first_release.release_id)
-    done = world.flightpath("demo", "--release-id", first_release.release_id, "--seed", "1")
+    done = world.flightpath(
+        "demo", "--recipe", "resnet-digits", "--release-id", first_release.release_id, "--seed", "1"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert _state(world, first_release.release_id) == before
     assert " 0 failed" in done.stdout
@@ -75,16 +77,15 @@ def _state(world: World, release: str) -> dict[str, object]:
 
 
 @pytest.mark.smoke
-def test_the_next_version_goes_over_the_running_one_without_a_failed_request(
-    world: World, first_release: FirstRelease
-) -> None:
-    done = world.flightpath("demo")
-    assert done.returncode == 0, done.stdout + done.stderr
-    report = world.read("resnet-digits-2", "report")
-    assert [(region["state"], region["previous_version"]) for region in report["regions"]] == [("live", 1)] * 3
-    users = json.loads((world.root / "demo" / "resnet-digits-2" / "traffic.json").read_bytes())
-    assert sum(region["failed"] for region in users.values()) == 0
-    assert all({"1", str(report["version"])} <= set(region["by_version"]) for region in users.values())
+def test_the_next_version_goes_over_the_running_one_without_a_failed_request(world: World, second_release: str) -> None:
+    report = world.read(second_release, "report")
+    assert {region["state"] for region in report["regions"]} == {"live"}
+    seen = json.loads((world.root / "demo" / second_release / "traffic.json").read_bytes())
+    assert sum(region["failed"] for region in seen.values()) == 0
+    for region in report["regions"]:
+        assert 0 < region["previous_version"] < region["version"] == report["version"]
+        both = {str(region["previous_version"]), str(region["version"])}
+        assert both <= set(seen[region["region"]]["by_version"])
 
 
 def test_each_sub_workflow_runs_alone(world: World, first_release: FirstRelease, tmp_path: Path) -> None:
@@ -107,3 +108,19 @@ def test_each_sub_workflow_runs_alone(world: World, first_release: FirstRelease,
     for file, name, arguments in runs:
         done = world.pyflyte("run", file, name, *arguments)
         assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
+
+
+def test_a_rollback_puts_the_version_before_back_in_seconds_while_serving(
+    world: World, second_release: str, tmp_path: Path
+) -> None:
+    before = world.served("resnet-digits")
+    with users(world, "resnet-digits", second_release, tmp_path / "traffic.json"):
+        done = world.pyflyte(
+            "run", "workflows/rollback.py", "rollback", "--model", "resnet-digits", "--reason", "wrong labels"
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = world.served("resnet-digits")
+    assert len(set(after)) == 1
+    assert all(now < then for now, then in zip(after, before, strict=True))
+    seen = json.loads((tmp_path / "traffic.json").read_bytes())
+    assert {region["failed"] for region in seen.values()} == {0}
