@@ -23,6 +23,9 @@ class Settings(BaseSettings):
     store: str | None = None
     """fsspec URI of the artifact store; by default `store/` in the state root."""
 
+    llm_regions: str = ""
+    """Regions (comma-separated) that the demo releases language models to; empty: all. The others route to them."""
+
     @property
     def root(self) -> Path:
         return self.home.expanduser().resolve()

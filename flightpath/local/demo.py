@@ -17,7 +17,7 @@ from flightpath.local.release_process import ReleaseOrder, ReleaseProcess
 from flightpath.local.state import StateRoot, running_code
 from flightpath.local.summary import DemoResult, show
 from flightpath.local.view import Screen
-from serving.errors import PermanentError
+from serving.errors import InvalidInput, PermanentError
 from serving.files import write_atomically
 from serving.regions.topology import load_topology
 from serving.releases import check_name
@@ -29,14 +29,14 @@ from tasks.ledger import Ledger
 from tasks.promotion.readiness import check_ports
 from tasks.release.plan import check_regions
 from tasks.release.report import report_from_json
-from tasks.training.recipes import get_recipe
+from tasks.training.recipes import Recipe, get_recipe
 
 _TICK_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    recipes: list[str] = field(default_factory=lambda: ["resnet-digits"])
+    recipes: list[str] = field(default_factory=lambda: ["resnet-digits", "llama-stdlib"])
     release_id: str = ""
     """By default `<recipe>-<n>`, the next number each time; only with one recipe."""
     seed: int | None = None
@@ -54,7 +54,9 @@ def run_demo(settings: Settings, options: DemoOptions, console: Console) -> None
     check_regions(options.regions, topology)
     check_ports(topology, settings)
     root, store = StateRoot.of(settings), ArtifactStore(settings.store_uri)
-    orders = [_order(recipe, options, store) for recipe in options.recipes]
+    orders = [_order(recipe, options, settings, store) for recipe in options.recipes]
+    for order in orders:
+        check_regions(order.regions, topology)
     _replace_older_code(settings, root, console)
     began = time.time()
     releases = [ReleaseProcess(order, root) for order in orders]
@@ -71,20 +73,27 @@ def run_demo(settings: Settings, options: DemoOptions, console: Console) -> None
         raise PermanentError("requests failed during the release", got=failed, expected="0")
 
 
-def _order(recipe_name: str, options: DemoOptions, store: ArtifactStore) -> ReleaseOrder:
+def _order(recipe_name: str, options: DemoOptions, settings: Settings, store: ArtifactStore) -> ReleaseOrder:
     recipe = get_recipe(recipe_name)
     if options.release_id:
         check_name("release id", options.release_id)
+        if len(options.recipes) > 1:
+            raise InvalidInput("a release id stands for one recipe", got=options.recipes, expected="one --recipe")
     number = _next_number(store, recipe.name)
     return ReleaseOrder(
         recipe=recipe_name,
         model=recipe.name,
         release_id=options.release_id or f"{recipe.name}-{number}",
         seed=number if options.seed is None else options.seed,
-        regions=options.regions,
+        regions=_regions(recipe, options, settings),
         policy=options.policy,
         rate_per_s=options.rate_per_s,
     )
+
+
+def _regions(recipe: Recipe, options: DemoOptions, settings: Settings) -> list[str]:
+    chosen = [name.strip() for name in settings.llm_regions.split(",") if name.strip()]
+    return chosen if recipe.engine == "vllm" and chosen else options.regions
 
 
 def _next_number(store: ArtifactStore, model: str) -> int:
@@ -107,10 +116,7 @@ def _run(releases: list[ReleaseProcess], console: Console) -> None:
         for release in releases:
             users.enter_context(release.users())
         try:
-            while not all(release.ended for release in releases):
-                for index, release in enumerate(releases):
-                    if all(before.leaves_room for before in releases[:index]):
-                        release.begin()
+            while _advance(releases):
                 _look(releases, screen)
                 time.sleep(_TICK_S)
             _look(releases, screen)
@@ -118,6 +124,15 @@ def _run(releases: list[ReleaseProcess], console: Console) -> None:
             for release in releases:
                 release.abort()
             raise
+
+
+def _advance(releases: list[ReleaseProcess]) -> bool:
+    """Begin what may begin; False once nothing runs any more. After a failure nothing new begins."""
+    for index, release in enumerate(releases):
+        failed = any(before.ended and before.failure is not None for before in releases[:index])
+        if not failed and all(before.leaves_room for before in releases[:index]):
+            release.begin()
+    return any(release.running for release in releases)
 
 
 def _look(releases: list[ReleaseProcess], screen: Screen) -> None:

@@ -81,6 +81,8 @@ class Recipe:
     """Held-out samples that each region replays before it serves."""
     packing: "Callable[[], Packing]" = _onnx
     """Makes what turns the trained model into files that model servers open; ONNX and INT8 unless named."""
+    engine: str = "onnxruntime"
+    """What will serve it (`onnxruntime` | `vllm`): known before anything is imported or trained."""
     calibration_samples: int = 256
     """Training samples that set the INT8 ranges."""
     min_int8_accuracy_ratio: float = 0.99
@@ -141,6 +143,7 @@ def llama_stdlib() -> Recipe:
         data=_stdlib_text,
         family=_llama,
         packing=_hugging_face,
+        engine="vllm",
         optimizer=OptimizerConfig(
             peak_learning_rate=2.5e-3,
             weight_decay=0.05,
