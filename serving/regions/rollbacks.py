@@ -33,8 +33,9 @@ from serving.regions.rollback import (
     weights_in_force,
 )
 from serving.regions.rollback_store import Ended, RollbackStore
-from serving.regions.rollout import Rollout, Server, overrule
+from serving.regions.rollout import Rollout, Server
 from serving.regions.rollout_document import read_rollout
+from serving.regions.rollout_undo import overrule
 from serving.regions.serving_state import ServingState
 from serving.regions.topology import Region
 from serving.regions.windows import Snapshot

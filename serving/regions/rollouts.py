@@ -29,16 +29,11 @@ from serving.regions.rollout import (
     Rollout,
     Save,
     Server,
-    decide,
-    fail_replication,
-    finish_golden,
-    finish_replication,
-    request_revert,
     same_phase,
-    weights_in_force,
-    weights_restored,
 )
+from serving.regions.rollout_decision import decide, finish_golden, finish_replication, weights_in_force
 from serving.regions.rollout_document import read_order, read_rollout, show_rollout
+from serving.regions.rollout_undo import fail_replication, request_revert, weights_restored
 from serving.regions.serving_state import ServingState
 from serving.regions.topology import Region
 

@@ -17,7 +17,7 @@ def bare(tmp_path: Path) -> World:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--recipe", "vgg"], "unknown recipe, got vgg, expected resnet-digits"),
+        (["--recipe", "vgg"], "unknown recipe, got vgg, expected llama-stdlib | resnet-digits"),
         (["--region", "mars"], "unknown region, got mars, expected us-east | eu-west | asia-pacific"),
         (["--policy", '{"steps_percent": [50, 20]}'], "steps_percent is not usable, got [50, 20]"),
         (["--policy", '{"stepz": 1}'], "policy is malformed"),

@@ -19,17 +19,11 @@ from serving.regions.rollout import (
     Rollout,
     Save,
     Server,
-    decide,
-    fail_replication,
-    finish_golden,
-    finish_replication,
-    overrule,
-    request_revert,
     same_phase,
-    weights_in_force,
-    weights_restored,
 )
+from serving.regions.rollout_decision import decide, finish_golden, finish_replication, weights_in_force
 from serving.regions.rollout_document import read_rollout
+from serving.regions.rollout_undo import fail_replication, overrule, request_revert, weights_restored
 from serving.regions.windows import Counters, Snapshot
 from serving.releases import Release, RuntimeSpec
 
