@@ -6,7 +6,6 @@ users who send requests meanwhile, a view of the progress and a summary.
 
 import json
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -112,18 +111,21 @@ def _replace_older_code(settings: Settings, root: StateRoot, console: Console) -
 
 def _run(releases: list[ReleaseProcess], console: Console) -> None:
     """Begin each release as soon as the one before leaves room, and follow all of them."""
-    with ExitStack() as users, Screen(console, [release.view for release in releases]) as screen:
+    try:
         for release in releases:
-            users.enter_context(release.users())
-        try:
+            release.begin_users()
+        with Screen(console, [release.view for release in releases]) as screen:
             while _advance(releases):
                 _look(releases, screen)
                 time.sleep(_TICK_S)
             _look(releases, screen)
-        except BaseException:
-            for release in releases:
-                release.abort()
-            raise
+    except BaseException:
+        for release in releases:
+            release.abort()
+        raise
+    finally:
+        for release in releases:
+            release.end_users()
 
 
 def _advance(releases: list[ReleaseProcess]) -> bool:
@@ -132,6 +134,9 @@ def _advance(releases: list[ReleaseProcess]) -> bool:
         failed = any(before.ended and before.failure is not None for before in releases[:index])
         if not failed and all(before.leaves_room for before in releases[:index]):
             release.begin()
+        if release.ended:
+            # The cores are for the next one.
+            release.end_users()
     return any(release.running for release in releases)
 
 

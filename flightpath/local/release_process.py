@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,8 @@ from serving.errors import FlightpathError, PermanentError
 from serving.files import canonical_json
 
 _PROJECT = Path(__file__).resolve().parent.parent.parent
-_STOP_S = 15.0
+_STOP_S = 90.0
+"""An answer of a language model that was begun is waited for."""
 _ABORT_S = 60.0
 _CORES_FOR_TWO = 4
 """From this many cores on, releases train side by side; below, the next begins when the one before is promoted."""
@@ -44,7 +43,7 @@ class ReleaseOrder:
 
 
 class ReleaseProcess:
-    """A release under way. Enter it to start its users; `begin` starts the release itself."""
+    """A release under way, with its users."""
 
     def __init__(self, order: ReleaseOrder, root: StateRoot) -> None:
         self.order = order
@@ -59,19 +58,20 @@ class ReleaseProcess:
         self.progress = ProgressFile(self._progress_path)
         self._log = root.logs / f"release-{order.release_id}.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._users: subprocess.Popen[bytes] | None = None
 
-    @contextmanager
-    def users(self) -> Iterator[None]:
-        """Traffic, ended with its last answers counted on the way out."""
+    def begin_users(self) -> None:
+        """Traffic from now on, until the release has ended."""
         order = self.order
         command = [sys.executable, "-m", "flightpath.local.traffic", "--model", order.model]
         command += ["--release-id", order.release_id, "--report", str(order.traffic_report(self._root))]
         command += ["--rate", str(order.rate_per_s)]
-        process = self._spawn(command, self._root.logs / "traffic.log", append=True)
-        try:
-            yield
-        finally:
-            _end(process)
+        self._users = self._spawn(command, self._root.logs / "traffic.log", append=True)
+
+    def end_users(self) -> None:
+        """End the traffic, with its last answers counted."""
+        if self._users is not None:
+            _end(self._users)
 
     def begin(self) -> None:
         """Start `pyflyte run`, once."""
