@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import fsspec
 
@@ -93,7 +94,12 @@ class Replicator:
 
     def sweep(self) -> None:
         """Remove what a copy that died half-way has left behind."""
-        for leftover in (self.region.state_folder / "bundles").glob("*/.incoming.*"):
+        leftovers = list((self.region.state_folder / "bundles").glob("*/.incoming.*"))
+        own = urlsplit(self.region.store_uri)
+        # A store elsewhere may be shared: what looks left over there may be somebody's copy on its way.
+        if own.scheme == "file" and Path(unquote(own.path)).is_relative_to(self.region.state_folder):
+            leftovers += (Path(unquote(own.path)) / "bundles").glob(f"*/.{'[0-9a-f]' * 64}.*")
+        for leftover in leftovers:
             shutil.rmtree(leftover, ignore_errors=True)
 
 

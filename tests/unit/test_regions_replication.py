@@ -1,6 +1,7 @@
 """Replication: whole, verified and trusted, or not there."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,21 @@ def test_unknown_bundles_and_variants_are_named(tmp_path: Path) -> None:
 
 def test_what_a_killed_copy_left_behind_is_swept(tmp_path: Path) -> None:
     replicator = make_replicator(tmp_path)
-    leftover = tmp_path / "region" / "bundles" / "sha256" / ".incoming.x"
-    leftover.mkdir(parents=True)
+    release = make_release(tmp_path)
+    replicator.replicate(release)
+    own = tmp_path / "region" / "store" / "bundles" / "sha256"
+    leftovers = [tmp_path / "region" / "bundles" / "sha256" / ".incoming.x", own / f".{'0' * 64}.x"]
+    for leftover in leftovers:
+        leftover.mkdir(parents=True)
     replicator.sweep()
-    assert not leftover.exists()
+    assert not any(leftover.exists() for leftover in leftovers)
+    assert [folder.name for folder in own.iterdir()] == [release.bundle_digest.removeprefix("sha256:")]
+
+
+def test_nothing_is_swept_in_a_store_that_others_may_write_to(tmp_path: Path) -> None:
+    replicator = make_replicator(tmp_path)
+    shared = replace(replicator.region, store_uri=(tmp_path / "shared").as_uri())
+    under_way = tmp_path / "shared" / "bundles" / "sha256" / f".{'0' * 64}.x"
+    under_way.mkdir(parents=True)
+    replace(replicator, region=shared).sweep()
+    assert under_way.exists()
