@@ -31,10 +31,10 @@ LANGUAGE_MODELS = PromotionPolicy(
     p95_floor_ms=1_000.0,
     max_p95_ms=10_000.0,
     step_timeout_s=180.0,
-    start_timeout_s=300.0,
+    start_timeout_s=900.0,
     drain_s=60.0,
 )
-"""Answers take seconds and cost more, servers take a minute to start; latency is the time to the first token."""
+"""Answers take seconds, servers minutes to start on a busy machine; latency is the time to the first token."""
 
 
 def effective_policy(given: policy.PromotionPolicy, engine: str) -> policy.PromotionPolicy:
