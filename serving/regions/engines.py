@@ -64,8 +64,15 @@ _VLLM: Final = Engine(
         "XDG_CONFIG_HOME": "{caches}/xdg-config",
         "TORCHINDUCTOR_CACHE_DIR": "{caches}/inductor",
     },
-    # vLLM on a CPU takes half of the machine's memory for its cache unless told otherwise, in GiB.
-    defaults={"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "2", "VLLM_LOGGING_LEVEL": "WARNING"},
+    defaults={
+        # vLLM on a CPU takes half of the machine's memory for its cache unless told otherwise, in GiB.
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        # It also pins every server to the same first cores, where a busy one keeps the next from starting.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+    },
     refused=frozenset(
         {
             *(
