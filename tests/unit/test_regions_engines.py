@@ -51,12 +51,12 @@ def test_vllm_serves_the_variants_entry_and_the_regions_arguments_come_last(llm_
 
 
 def test_vllm_is_offline_whatever_its_release_says(tmp_path: Path) -> None:
-    given = {"HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1", "VLLM_CACHE_ROOT": "/elsewhere"}
+    given = {"HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "3", "VLLM_CACHE_ROOT": "/elsewhere"}
     runtime = RuntimeSpec(engine="vllm", variant="vllm", environment=given)
     environment = engine_environment(runtime, caches=tmp_path, runtimes={})
     offline = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK")
     assert {environment[name] for name in offline} == {"1"}
-    assert (environment["OMP_NUM_THREADS"], environment["VLLM_CPU_KVCACHE_SPACE"]) == ("1", "1")
+    assert (environment["OMP_NUM_THREADS"], environment["VLLM_CPU_KVCACHE_SPACE"]) == ("3", "1")
     caches = ("VLLM_CACHE_ROOT", "HF_HOME", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR")
     assert {Path(environment[name]).parent for name in caches} == {tmp_path}
 
