@@ -68,7 +68,7 @@ def demo(
     seed: Annotated[int | None, typer.Option(help="by default the release's number")] = None,
     region: Annotated[list[str] | None, typer.Option(help="may be given several times; by default all three")] = None,
     rate: Annotated[
-        float, typer.Option(min=0, max=500, help="requests per second and region; 0: 40 images, 2 texts")
+        float, typer.Option(min=0, max=500, help="requests per second and region; 0: 40 images, 0.5 texts")
     ] = 0.0,
     policy: Annotated[str, typer.Option(help="PromotionPolicy as JSON or a file of it")] = "",
 ) -> None:

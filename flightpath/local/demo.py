@@ -42,7 +42,7 @@ class DemoOptions:
     """By default the release's number."""
     regions: list[str] = field(default_factory=lambda: ["us-east", "eu-west", "asia-pacific"])
     rate_per_s: float = 0.0
-    """Requests per second that the users of each region send; 0: 40 for images, 2 for text."""
+    """Requests per second that the users of each region send; 0: 40 for images, 0.5 for text."""
     policy: str = ""
     """PromotionPolicy as JSON, or a path to it."""
 

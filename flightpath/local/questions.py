@@ -119,7 +119,7 @@ def _class_of(answer: dict[str, Any]) -> int:
 class TextQuestions:
     """Completions of held-out beginnings and chats, every second one as a stream."""
 
-    default_rate_per_s = 2.0
+    default_rate_per_s = 0.5
 
     def __init__(self, model: str, texts: list[str], *, start: int) -> None:
         self._model = model

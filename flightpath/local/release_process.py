@@ -33,7 +33,7 @@ class ReleaseOrder:
     policy: str
     """PromotionPolicy as JSON or a path to it; empty for the default."""
     rate_per_s: float
-    """Requests per second that the users of each region send; 0: 40 for images, 2 for text."""
+    """Requests per second that the users of each region send; 0: 40 for images, 0.5 for text."""
 
     def scratch(self, root: StateRoot) -> Path:
         return root.path / "demo" / self.release_id
