@@ -23,6 +23,8 @@ from serving.errors import TooLarge
 
 _BACKLOG = 2048
 _POLL_S = 0.02
+_DATE_STEP_S = 1.0
+"""The Date header's resolution (RFC 9110, 5.6.7): uvicorn writes it anew on each tick."""
 _MAX_HEAD_BYTES = 64 * 1024
 
 
@@ -130,7 +132,7 @@ class WebServer:
     async def _tick(self) -> None:
         """Keep the Date header current."""
         while True:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(_DATE_STEP_S)
             await self._server.on_tick(0)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
