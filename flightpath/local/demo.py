@@ -35,7 +35,7 @@ _TICK_S = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    recipes: list[str] = field(default_factory=lambda: ["resnet-digits"])
+    recipes: list[str] = field(default_factory=lambda: ["resnet-digits", "llama-stdlib"])
     release_id: str = ""
     """By default `<recipe>-<n>`, the next number each time; only with one recipe."""
     seed: int | None = None

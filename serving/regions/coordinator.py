@@ -220,7 +220,7 @@ class Coordinator:
             self._save(finished, [step.state])
             self._metrics.promotion_finished(finished)
         else:
-            await self._call(promotion, step)
+            await asyncio.gather(self._call(promotion, step), *(self._prepare(promotion.id, r) for r in step.ahead))
 
     def _is_abandoned(self, promotion: Promotion) -> bool:
         policy = promotion.policy
@@ -231,14 +231,12 @@ class Coordinator:
     async def _call(self, promotion: Promotion, step: Next) -> None:
         """One call to a region and what its answer changes; its silence is borne up to the step timeout."""
         place = (promotion.id, step.region)
-        if step.region not in promotion.parts:
-            # Before the call: a region that was asked but not heard must be taken back too.
-            self._save(_with_part(promotion, unasked(promotion, step.region)), [])
+        self._expect(promotion.id, step.region)
         try:
             part = await self._ask(promotion, step)
         except FlightpathError as failure:
             if _is_refusal(self._read(promotion.id).parts[step.region], failure):
-                self._refused(promotion.id, step, failure)
+                self._refused(promotion.id, step.region, failure)
             else:
                 self._silent_since.setdefault(place, self._clock())
                 await self._bear_silence(promotion.id, step, failure)
@@ -252,9 +250,24 @@ class Coordinator:
         region = self._regions[step.region]
         if step.move is Move.TAKE_BACK:
             return await region.revert_rollout(promotion.id, promotion.reason or "taken back")
-        release, policy = promotion.release.to_json(), promotion.policy.to_json()
-        order = {"schema_version": 1, "release": release, "version": promotion.version, "policy": policy}
-        return await region.put_rollout(promotion.id, order)
+        return await region.put_rollout(promotion.id, _rollout_order(promotion))
+
+    async def _prepare(self, id: str, region: str) -> None:
+        """Let a later region start its server and hold; its silence is borne when its turn comes."""
+        self._expect(id, region)
+        try:
+            part = await self._regions[region].put_rollout(id, {**_rollout_order(self._read(id)), "hold": True})
+        except FlightpathError as failure:
+            if _is_refusal(self._read(id).parts[region], failure):
+                self._refused(id, region, failure)
+        else:
+            self._note_part(id, part)
+
+    def _expect(self, id: str, region: str) -> None:
+        """Before the first call: a region that was asked but not heard must be taken back too."""
+        promotion = self._read(id)
+        if region not in promotion.parts:
+            self._save(_with_part(promotion, unasked(promotion, region)), [])
 
     async def _bear_silence(self, id: str, step: Next, silence: FlightpathError) -> None:
         promotion = self._read(id)
@@ -275,13 +288,13 @@ class Coordinator:
             ended = end(promotion, ROLLED_BACK, reason)
             self._save(replace(ended, owed=[*ended.owed, step.region]), [reason])
 
-    def _refused(self, id: str, step: Next, refusal: FlightpathError) -> None:
+    def _refused(self, id: str, region: str, refusal: FlightpathError) -> None:
         """A region that does not take the order, or knows nothing of it, has nothing to take back."""
         promotion = self._read(id)
         if promotion.state != RUNNING:
             return
-        part = promotion.parts[step.region]
-        refused = {**part, "state": ROLLED_BACK, "reason": f"{step.region}: {refusal}", "finished_at": self._clock()}
+        part = promotion.parts[region]
+        refused = {**part, "state": ROLLED_BACK, "reason": f"{region}: {refusal}", "finished_at": self._clock()}
         self._save(_with_part(promotion, refused), [refused["reason"]])
 
     def _note_part(self, id: str, part: dict[str, Any]) -> None:
@@ -328,6 +341,11 @@ class Coordinator:
         self._registry.save_promotion(promotion.id, promotion.to_json(), running=running, events=events)
         for message in messages:
             logger.info("promotion %s: %s", promotion.id, message)
+
+
+def _rollout_order(promotion: Promotion) -> dict[str, Any]:
+    release, policy = promotion.release.to_json(), promotion.policy.to_json()
+    return {"schema_version": 1, "release": release, "version": promotion.version, "policy": policy}
 
 
 def _with_part(promotion: Promotion, part: dict[str, Any]) -> Promotion:

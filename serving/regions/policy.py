@@ -43,6 +43,9 @@ class PromotionPolicy:
     is instant; 0: it is stopped once it has drained."""
     start_timeout_s: float = 180.0
     """How long a model server may take until it is ready."""
+    prepare_ahead: int = 0
+    """How many of the regions that come next already copy the bundle and start their model server, beside the live
+    one, while a region is at work: servers that take minutes start side by side, for their memory's price."""
     rollback_scope: str = "all"
     """`region`: the failing region alone; `all`: every region that this promotion had changed."""
     on_follower_lost: str = "continue"
@@ -59,7 +62,7 @@ class PromotionPolicy:
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("max_p95_ratio", "max_p95_ms", "step_timeout_s", "start_timeout_s", "follower_lease_s"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "> 0")
-        for name in ("p95_floor_ms", "drain_s", "standby_s", "min_labelled"):
+        for name in ("p95_floor_ms", "drain_s", "standby_s", "min_labelled", "prepare_ahead"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, ">= 0")
         _check("min_requests", self.min_requests, self.min_requests > 0, "> 0")
         _check(

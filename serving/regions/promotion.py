@@ -92,6 +92,8 @@ class Move(StrEnum):
 class Next:
     move: Move
     region: str = ""
+    ahead: tuple[str, ...] = ()
+    """Regions whose servers start meanwhile; they hold there."""
     state: str = ""
     reason: str | None = None
 
@@ -100,13 +102,15 @@ def decide_promotion(promotion: Promotion) -> Next:
     """The next step of a running promotion."""
     if promotion.ending is not None:
         return _decide_taking_back(promotion, promotion.ending)
-    for region in promotion.regions:
-        part = promotion.parts.get(region, {"state": QUEUED})
+    parts = {region: promotion.parts.get(region, {"state": QUEUED}) for region in promotion.regions}
+    for region, part in parts.items():
         if part["state"] in (ROLLED_BACK, ABORTED):
             return Next(move=Move.END, region=region, state=part["state"], reason=part.get("reason"))
-        if part["state"] != LIVE:
-            return Next(move=Move.ADVANCE, region=region)
-    return Next(move=Move.FINISH, state=LIVE)
+    waiting = [region for region, part in parts.items() if part["state"] != LIVE]
+    if not waiting:
+        return Next(move=Move.FINISH, state=LIVE)
+    ahead = tuple(waiting[1 : 1 + promotion.policy.prepare_ahead])
+    return Next(move=Move.ADVANCE, region=waiting[0], ahead=ahead)
 
 
 def _decide_taking_back(promotion: Promotion, ending: str) -> Next:
@@ -156,6 +160,7 @@ def unasked(promotion: Promotion, region: str) -> dict[str, Any]:
         "changed": True,
         "ending": None,
         "revert_failure": None,
+        "held": False,
         "settled": False,
         "steps": [],
     }

@@ -62,6 +62,8 @@ class Rollout:
     previous: str | None = None
     """Release that was live when this rollout left the queue."""
     previous_version: int | None = None
+    held: bool = False
+    """Whether it waits, with its server ready, for the regions before it."""
     changed: bool = True
     """False when the release was live here already and nothing had to be done."""
     abort: str | None = None

@@ -74,6 +74,8 @@ def _leave_queue(rollout: Rollout, seen: Observation, now: float) -> Save:
 
 def _decide_starting(rollout: Rollout, seen: Observation, now: float) -> Action:
     if seen.candidate is Server.READY:
+        if rollout.held:
+            return Do(effect=Effect.WAIT)
         return Save(rollout=enter(rollout, GOLDEN, now), message="server is ready, checking the golden set")
     if seen.candidate is Server.FAILED:
         return fail(rollout, [server_failed(f"the candidate's server did not start: {seen.candidate_note}")], now)

@@ -47,16 +47,22 @@ def show_rollout(rollout: Rollout, *, endpoint: str) -> dict[str, Any]:
         "changed": rollout.changed,
         "ending": rollout.ending,
         "revert_failure": rollout.revert_failure,
+        "held": rollout.held,
         "settled": rollout.settled,
         "steps": document["steps"],
     }
 
 
 def read_order(id: str, region: str, order: Any, *, now: float) -> Rollout:
-    """The rollout that a home agent orders: `{"schema_version": 1, "release", "version", "policy"}`."""
-    if not isinstance(order, dict) or order.get("schema_version") != 1 or not isinstance(order.get("version"), int):
+    """The rollout that a home agent orders: `{"schema_version": 1, "release", "version", "policy", "hold"?}`."""
+    if (
+        not isinstance(order, dict)
+        or order.get("schema_version") != 1
+        or not isinstance(order.get("version"), int)
+        or not isinstance(order.get("hold", False), bool)
+    ):
         raise InvalidInput(
-            "rollout order is malformed", got=order, expected="schema_version 1, release, version, policy"
+            "rollout order is malformed", got=order, expected="schema_version 1, release, version, policy, hold"
         )
     return Rollout(
         id=id,
@@ -64,5 +70,6 @@ def read_order(id: str, region: str, order: Any, *, now: float) -> Rollout:
         release=Release.from_json(order.get("release")),
         version=order["version"],
         policy=PromotionPolicy.from_json(order.get("policy")),
+        held=order.get("hold", False),
         started_at=now,
     )

@@ -83,7 +83,10 @@ class RegionRollouts:
     # What is asked of the region
 
     async def put_rollout(self, id: str, order: dict[str, Any]) -> dict[str, Any]:
-        """Order a rollout; the same id and content answers the present state, another content is Conflict."""
+        """Order a rollout; the same id and content answers the present state, another content is Conflict.
+
+        One that was ordered to hold goes on when it is ordered without; it is never held again.
+        """
         ordered = read_order(id, self._region.name, order, now=self._clock())
         by = self._superseded_by(id, ordered.release.model)
         if by is not None and not self._knows(id):
@@ -93,6 +96,8 @@ class RegionRollouts:
             known = self._read(id)
             if (known.release, known.version, known.policy) != (ordered.release, ordered.version, ordered.policy):
                 raise Conflict(f"rollout {id} was ordered with other content", got=order, expected="the same order")
+            if known.held and not ordered.held:
+                self._save(Save(rollout=replace(known, held=False), message="its turn has come"))
         self._work_on(ordered.release.model)
         return self._show(id)
 

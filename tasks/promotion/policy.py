@@ -32,6 +32,7 @@ LANGUAGE_MODELS = PromotionPolicy(
     max_p95_ms=10_000.0,
     step_timeout_s=180.0,
     start_timeout_s=900.0,
+    prepare_ahead=2,
     drain_s=60.0,
 )
 """Answers take seconds, servers minutes to start on a busy machine; latency is the time to the first token."""

@@ -36,11 +36,11 @@ class MemoryRegion:
             self.calls.append(f"{what} {self.name}")
 
     async def put_rollout(self, id: str, order: dict[str, Any]) -> dict[str, Any]:
-        self._call("order")
+        self._call("prepare" if order.get("hold") else "order")
         if self.part is None:
             self.part = {"id": id, "region": self.name, "state": "canary", "percent": 5, "reason": None, "steps": []}
             self.part |= {"changed": True, "revert_failure": None, "ending": None, "started_at": 1.0}
-        elif self.part["state"] == "canary" and not self.stalls:
+        elif self.part["state"] == "canary" and not self.stalls and not order.get("hold"):
             state = "rolled_back" if self.fails else "live"
             self.part = self.part | {"state": state, "reason": "it is bad" if self.fails else None}
         return self.part
@@ -136,6 +136,49 @@ async def test_regions_go_live_in_the_order_of_the_promotion(tmp_path: Path) -> 
         promotion = await at_home.finished()
     assert (promotion["state"], states(promotion)) == ("live", ["live"] * 3)
     assert at_home.calls == ["order one", "order two", "order three"]
+
+
+async def test_later_regions_prepare_while_the_first_is_at_work(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        await at_home.order(prepare_ahead=1)
+        promotion = await at_home.finished()
+    assert states(promotion) == ["live"] * 3
+    first = {call: at_home.calls.index(call) for call in reversed(at_home.calls)}
+    assert first["prepare two"] < first["order two"]
+    assert first["order one"] < first["prepare three"] < first["order three"]
+
+
+async def test_regions_that_prepared_are_taken_back_when_the_first_fails(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        at_home.regions["one"].fails = True
+        await at_home.order(prepare_ahead=2)
+        promotion = await at_home.finished()
+    assert promotion["reason"] == "it is bad"
+    assert states(promotion) == ["rolled_back", "aborted", "aborted"]
+
+
+async def test_a_region_whose_server_does_not_start_ends_the_promotion_before_its_turn(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        at_home.regions["one"].stalls = True
+        await at_home.order(prepare_ahead=1)
+        while at_home.regions["two"].part is None:
+            await asyncio.sleep(0.001)
+        at_home.regions["two"].part |= {"state": "rolled_back", "reason": "no server"}
+        promotion = await at_home.finished()
+    assert (promotion["state"], promotion["reason"]) == ("rolled_back", "no server")
+    assert states(promotion) == ["aborted", "rolled_back", "queued"]
+
+
+async def test_a_silent_later_region_does_not_hold_up_the_first(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        at_home.regions["three"].away = True
+        await at_home.order(prepare_ahead=2)
+        async with asyncio.timeout(30):
+            while "order two" not in at_home.calls:
+                await asyncio.sleep(0.001)
+        at_home.regions["three"].away = False
+        promotion = await at_home.finished()
+    assert states(promotion) == ["live"] * 3
 
 
 async def test_a_failing_region_takes_the_earlier_ones_back_in_reverse(tmp_path: Path) -> None:

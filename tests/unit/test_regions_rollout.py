@@ -173,6 +173,25 @@ def test_a_good_release_goes_live_and_the_old_server_stops_last() -> None:
     assert world.live == LiveModel(model="m", release_id=NEW, previous_release_id=OLD, reason=None)
 
 
+def test_a_held_rollout_starts_its_server_and_waits_for_its_turn() -> None:
+    world = make_world(rollout=replace(make_rollout(), held=True))
+    for _ in range(200):
+        world.step()
+        world.servers = {name: Server.READY for name in world.servers}
+    assert world.servers == {OLD: Server.READY, NEW: Server.READY}
+    assert (world.rollout.state, world.weights) == ("starting", {OLD: 100})
+    world.rollout = replace(world.rollout, held=False)
+    assert run(world).rollout.state == LIVE
+
+
+def test_a_held_rollout_whose_server_ends_is_rolled_back() -> None:
+    world = make_world(rollout=replace(make_rollout(), held=True))
+    while NEW not in world.servers:
+        world.step()
+    world.servers[NEW] = Server.FAILED
+    assert run(world).rollout.state == ROLLED_BACK
+
+
 def test_errors_put_the_old_weights_back_before_the_candidate_stops() -> None:
     world = run(make_world(), errors=5)
     assert world.rollout.state == ROLLED_BACK

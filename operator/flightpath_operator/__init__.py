@@ -1,0 +1,1 @@
+"""Flightpath's Kubernetes operator: TrainingJob, TrainingCluster and ModelDeployment."""
