@@ -5,6 +5,7 @@ same connector in its own process.
 """
 
 import asyncio
+import signal
 import threading
 from dataclasses import dataclass
 from functools import cached_property
@@ -115,6 +116,16 @@ class PromotionTask(AsyncConnectorExecutorMixin, PythonTask[None]):
             task_config=None,
             interface=Interface(inputs=_INPUTS, outputs={"outcome": PromotionOutcome}),
         )
+
+    def execute(self, **kwargs: Any) -> LiteralMap:
+        """flytekit aborts on SIGINT alone, and whoever runs `pyflyte run` for a user ends it with SIGTERM."""
+        if threading.current_thread() is not threading.main_thread():
+            return super().execute(**kwargs)
+        before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        try:
+            return super().execute(**kwargs)
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def connector_signal_handler(self, resource_meta: PromotionMeta, signum: int, frame: FrameType | None) -> None:
         """Abort from a thread of its own: the signal lands inside a running event loop, where the mixin's
