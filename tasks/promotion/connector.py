@@ -6,6 +6,7 @@ same connector in its own process.
 
 import asyncio
 import signal
+import sys
 import threading
 from dataclasses import dataclass
 from functools import cached_property
@@ -130,6 +131,8 @@ class PromotionTask(AsyncConnectorExecutorMixin, PythonTask[None]):
     def connector_signal_handler(self, resource_meta: PromotionMeta, signum: int, frame: FrameType | None) -> None:
         """Abort from a thread of its own: the signal lands inside a running event loop, where the mixin's
         own `asyncio.run` raises and nothing would be rolled back."""
+        name, promotion = signal.Signals(signum).name, resource_meta.promotion_id
+        print(f"flightpath: aborted, got {name}: promotion {promotion} is taken back", file=sys.stderr, flush=True)
         abort = threading.Thread(target=lambda: asyncio.run(self._connector.delete(resource_meta=resource_meta)))
         abort.start()
         abort.join(timeout=30)

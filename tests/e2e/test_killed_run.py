@@ -18,6 +18,7 @@ from serving.credentials import TokenFolder
 from serving.errors import NotFound, Unreachable
 from serving.regions.client import AgentClient
 from tests.e2e.conftest import PROJECT, FirstRelease, World
+from tests.fakes.damage import write_json
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -186,14 +187,23 @@ def _ask_home(world: World, call: Callable[[AgentClient], Awaitable[Any]]) -> An
     return asyncio.run(ask())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_an_aborted_execution_rolls_its_canary_back(
-    world: World, second_release: str, tmp_path: Path, number: signal.Signals
+def test_ctrl_c_after_training_rolls_the_canary_back(world: World, second_release: str, tmp_path: Path) -> None:
+    run = _release(world, tmp_path / "progress.jsonl", "aborted-release", seed=2)
+    _check_abort(world, run, tmp_path / "progress.jsonl", "aborted-release", signal.SIGINT)
+
+
+def test_sigterm_rolls_the_canary_back(world: World, second_release: str, tmp_path: Path) -> None:
+    plan = write_json(tmp_path / "plan.json", {**world.read(second_release, "plan"), "release_id": "ended-release"})
+    order = ["--plan", str(plan), "--bundle", str(world.record(second_release, "bundle"))]
+    run = _start(world, tmp_path / "progress.jsonl", "promotion", "promotion", *order)
+    _check_abort(world, run, tmp_path / "progress.jsonl", "ended-release", signal.SIGTERM)
+
+
+def _check_abort(
+    world: World, run: subprocess.Popen[bytes], progress: Path, release: str, number: signal.Signals
 ) -> None:
     before = world.served(_MODEL)
-    release = f"aborted-{number.name.lower()}"
-    run = _release(world, tmp_path / "progress.jsonl", release, seed=2)
-    _wait_for(run, ProgressFile(tmp_path / "progress.jsonl"), "promotion", "us-east canary")
+    _wait_for(run, ProgressFile(progress), "promotion", "us-east canary")
     run.send_signal(number)
     assert run.wait(timeout=60) == 1
     deadline = time.monotonic() + 60

@@ -7,8 +7,10 @@ and stops it afterwards. That one demands a token of whoever connects: Ray liste
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -110,6 +112,8 @@ def _fit(order: TrainingOrder) -> None:
             failure_config=FailureConfig(max_failures=get_recipe(order.recipe).max_failures),
         ),
     )
+    # Ray replaces the Ctrl-C of the whole process and never gives it back: a later stage could not be aborted.
+    before = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit()
     except FlightpathError:
@@ -117,6 +121,9 @@ def _fit(order: TrainingOrder) -> None:
     except Exception as failed:
         # Ray wraps whatever a worker raised in exceptions of its own that differ by version.
         raise RetryableError(f"training under Ray failed ({failed})", expected="workers that end well") from failed
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _work(order: dict[str, Any]) -> None:
