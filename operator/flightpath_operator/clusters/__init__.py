@@ -1,0 +1,1 @@
+"""TrainingCluster: elastic Ray clusters, run by KubeRay."""

@@ -1,0 +1,1 @@
+"""ModelDeployment: model servers as plain Kubernetes objects, or as KServe's."""

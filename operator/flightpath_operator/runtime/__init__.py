@@ -1,0 +1,1 @@
+"""What touches the world: watches, queue, writes, leadership, health and metrics around the pure reconcilers."""

@@ -1,0 +1,59 @@
+"""What the API server refuses is tried again with growing delay, whatever wakes the operator meanwhile."""
+
+from dataclasses import dataclass
+
+from flightpath_operator.ownership import Changes
+from flightpath_operator.training.job import Job
+from flightpath_operator.training.state import Blocked, JobState
+
+_MAX_TOLD = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gated:
+    """The writes that may be made now, and the state that remembers why others may not."""
+
+    state: JobState
+    writes: Changes
+
+
+def gate(job: Job, state: JobState, writes: Changes) -> Gated:
+    """Lets writes pass, unless the last ones were refused and their time has not come."""
+    wanted = bool(writes.creates or writes.patches or writes.deletes)
+    blocked, refused = state.blocked, job.observed.problems
+    if not wanted or (blocked is None and not refused):
+        return Gated(state=state.having(blocked=None), writes=writes)
+    message = tell_problems(refused) if refused else (blocked.message if blocked else "")
+    if blocked is None:
+        until = job.now + job.settings.retry_first.total_seconds()
+        blocked = Blocked(since=job.now, not_before=until, message=message)
+        return Gated(state=state.having(blocked=blocked), writes=Changes(problems=writes.problems))
+    if job.now < blocked.not_before:
+        held = blocked.model_copy(update={"message": message})
+        return Gated(state=state.having(blocked=held), writes=Changes(problems=writes.problems))
+    again = Blocked(since=blocked.since, not_before=job.now + _delay(job, blocked), message=message)
+    return Gated(state=state.having(blocked=again), writes=writes)
+
+
+def tell_problems(problems: tuple[str, ...]) -> str:
+    """The first few refusals; a quota refuses a hundred pods with the same words."""
+    told = "; ".join(problems[:_MAX_TOLD])
+    return told + (f"; and {len(problems) - _MAX_TOLD} more" if len(problems) > _MAX_TOLD else "")
+
+
+def refusal_reason(message: str) -> str:
+    """A CamelCase word for what the API server said."""
+    said = message.lower()
+    if "exceeded quota" in said:
+        return "QuotaExceeded"
+    if "nametaken" in said or "is not of this" in said or "exists and" in said:
+        return "NameTaken"
+    if "podsecurity" in said:
+        return "PodSecurityViolated"
+    return "Forbidden" if "forbidden" in said else "Rejected"
+
+
+def _delay(job: Job, blocked: Blocked) -> float:
+    """As long again as it has been refused: the tries grow apart by the factor two."""
+    first, longest = job.settings.retry_first.total_seconds(), job.settings.retry_longest.total_seconds()
+    return min(max(job.now - blocked.since, first), longest)
