@@ -85,6 +85,8 @@ class _Run:
     folder: Path
     seed: int
     attempt: int
+    skipped: tuple[str, ...]
+    """Torn checkpoints that were newer than the one resumed from; known to rank 0."""
     fingerprint: str
     sampler: Sampler
     total_steps: int
@@ -135,7 +137,7 @@ def _begin(
     data = _fetch_once(order, worker, folder / "dataset")
     train, validation = (read_split(data, name) for name in SPLITS[:2])
     samples = len(next(iter(train.values())))
-    resumed, attempt = _agree_on_resume(folder, order.resume, worker)
+    resumed, attempt, skipped = _agree_on_resume(folder, order.resume, worker)
     run = _Run(
         recipe=recipe,
         family=family,
@@ -143,6 +145,7 @@ def _begin(
         folder=folder,
         seed=order.seed,
         attempt=attempt,
+        skipped=tuple(skipped),
         fingerprint=run_fingerprint(recipe, order.dataset_sha256),
         sampler=Sampler(samples=samples, global_batch=recipe.global_batch, seed=order.seed),
         total_steps=total_steps(recipe, samples),
@@ -167,15 +170,15 @@ def _fetch_once(order: TrainingOrder, worker: Worker, target: Path) -> Path:
     return fetch_dataset(order.dataset_uri, target, sha256=order.dataset_sha256)
 
 
-def _agree_on_resume(folder: Path, resume: str, worker: Worker) -> tuple[SavedCheckpoint | None, int]:
-    """Rank 0 looks, all follow: the checkpoint to resume from, and this attempt's number."""
-    choice = torch.zeros(3, dtype=torch.int64)
+def _agree_on_resume(folder: Path, resume: str, worker: Worker) -> tuple[SavedCheckpoint | None, int, list[str]]:
+    """Rank 0 looks, all follow: the checkpoint to resume from, this attempt's number, and what was skipped."""
+    choice, skipped = torch.zeros(3, dtype=torch.int64), list[str]()
     if worker.rank == 0:
         step = int(resume) if resume.isdecimal() else None
         found = checkpointing.find_latest_verified(folder, at_step=step)
         if step is not None and found.newest is None:
             raise NotFound("no whole checkpoint to resume from", got=found.skipped, expected=f"step {step}")
-        newest = None if resume == "never" else found.newest
+        newest, skipped = (None, []) if resume == "never" else (found.newest, found.skipped)
         choice += torch.tensor([newest.step, newest.attempt, 0] if newest else [-1, 0, 0])
         choice[2] = found.attempts + 1
     if worker.world_size > 1:
@@ -184,8 +187,9 @@ def _agree_on_resume(folder: Path, resume: str, worker: Worker) -> tuple[SavedCh
         choice = on_device.cpu()
     step_done, attempt_of, attempt = (int(value) for value in choice)
     if step_done < 0:
-        return None, attempt
-    return checkpointing.verify_checkpoint(folder / checkpointing.checkpoint_name(step_done, attempt_of)), attempt
+        return None, attempt, skipped
+    chosen = checkpointing.verify_checkpoint(folder / checkpointing.checkpoint_name(step_done, attempt_of))
+    return chosen, attempt, skipped
 
 
 def _train(run: _Run, state: TrainingState) -> None:
@@ -212,8 +216,15 @@ def _train(run: _Run, state: TrainingState) -> None:
                     samples_per_s=samples / (time.monotonic() - started),
                     checkpoint_step=saved_step,
                     time=time.time(),
+                    resumed_from_step=first_step or None,
+                    skipped_checkpoints=[_named(torn) for torn in run.skipped],
                 )
             )
+
+
+def _named(torn: str) -> dict[str, str]:
+    name, _, reason = torn.partition(": ")
+    return {"name": name, "reason": reason}
 
 
 def _step(run: _Run, state: TrainingState, model: torch.nn.Module) -> torch.Tensor:

@@ -9,7 +9,7 @@ import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +35,10 @@ class Progress:
     """Newest committed checkpoint, 0 for none."""
     time: float
     """Seconds since the epoch."""
+    resumed_from_step: int | None = None
+    """Step of the checkpoint that this attempt began with; None for one that began from scratch."""
+    skipped_checkpoints: list[dict[str, str]] = field(default_factory=list)
+    """Torn or damaged checkpoints that were newer than that one: `name` and `reason`."""
 
 
 Listener = Callable[[Progress], None]

@@ -45,7 +45,7 @@ async def operator() -> AsyncIterator[Operator]:
 
 async def test_a_report_of_the_present_attempt_is_taken(operator: Operator) -> None:
     assert await operator.post(REPORT, progress_token(KEY, "u1", 2)) == 204
-    assert operator.heard == [{**REPORT, "skipped_checkpoints": [], "received_at": 42.0}]
+    assert operator.heard == [{**REPORT, "skipped_checkpoints": [], "attempt": 2, "received_at": 42.0}]
 
 
 @pytest.mark.parametrize(

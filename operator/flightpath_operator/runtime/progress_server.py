@@ -19,6 +19,7 @@ from flightpath_operator.plan import Object
 _MAX_BODY: Final = 64 * 1024
 _NUMBERS: Final = ("step", "total_steps", "loss", "samples_per_s", "checkpoint_step", "time")
 _MAX_SKIPPED: Final = 20
+_MAX_RANKS: Final = 4096
 _MAX_TEXT: Final = 300
 
 
@@ -57,14 +58,18 @@ class ProgressServer:
             report = read_report(json.loads(await request.read()))
         except ValueError as malformed:
             return _error(400, "invalid_input", str(malformed))
-        self._on_progress(namespace, name, {**report, "received_at": self._clock()})
+        told = {**report, "attempt": _attempt(job), "received_at": self._clock()}
+        self._on_progress(namespace, name, told)
         return web.Response(status=204)
 
     def _is_allowed(self, header: str, job: Object | None) -> bool:
         uid = "" if job is None else job["metadata"]["uid"]
-        attempt = 0 if job is None else int((job.get("status") or {}).get("attempt") or 0)
-        expected = f"Bearer {progress_token(self._key, uid, attempt)}"
+        expected = f"Bearer {progress_token(self._key, uid, _attempt(job))}"
         return hmac.compare_digest(header.encode(), expected.encode()) and job is not None
+
+
+def _attempt(job: Object | None) -> int:
+    return 0 if job is None else int((job.get("status") or {}).get("attempt") or 0)
 
 
 def read_report(raw: Any) -> dict[str, Any]:
@@ -89,6 +94,9 @@ def read_report(raw: Any) -> dict[str, Any]:
         {"name": str(entry.get("name"))[:_MAX_TEXT], "reason": str(entry.get("reason"))[:_MAX_TEXT]}
         for entry in skipped[:_MAX_SKIPPED]
     ]
+    seconds = raw.get("rank_seconds")
+    if isinstance(seconds, dict) and len(seconds) <= _MAX_RANKS:
+        report["rank_seconds"] = seconds
     return report
 
 

@@ -5,6 +5,7 @@ Attempt and rank come from the name, which nobody can edit; labels can be.
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from flightpath_operator.conditions import seconds
@@ -26,7 +27,7 @@ class Exit:
     at: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Worker:
     """One pod of the job."""
 
@@ -38,11 +39,11 @@ class Worker:
     def name(self) -> str:
         return str(self.pod["metadata"]["name"])
 
-    @property
+    @cached_property
     def phase(self) -> str:
         return str(self._status.get("phase", "Pending"))
 
-    @property
+    @cached_property
     def node(self) -> str | None:
         name = self.pod.get("spec", {}).get("nodeName")
         return str(name) if name else None
@@ -63,7 +64,7 @@ class Worker:
     def running(self) -> bool:
         return self.phase == "Running" and not self.going and self.exit is None
 
-    @property
+    @cached_property
     def succeeded(self) -> bool:
         """Exited with 0; a sidecar that somebody injected may go on."""
         return self.phase == "Succeeded" or (self.exit is not None and self.exit.code == 0)
@@ -73,7 +74,7 @@ class Worker:
         """No container of it runs."""
         return self.phase in ("Succeeded", "Failed")
 
-    @property
+    @cached_property
     def exit(self) -> Exit | None:
         """How the program ended; that of an init container that failed."""
         for container in self._containers("containerStatuses"):
