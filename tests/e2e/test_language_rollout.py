@@ -1,4 +1,4 @@
-"""Real vLLM through a promotion: its golden set, replayed completions, a swapped tokenizer, and a killed API server."""
+"""Real vLLM through a promotion: its golden set, replayed completions, and a killed API server."""
 
 import asyncio
 import contextlib
@@ -65,15 +65,10 @@ def write_golden(folder: Path) -> None:
     (folder / "golden.json").write_text(json.dumps({**golden, "max_perplexity_ratio": 1.1, "min_margin": 0.05}))
 
 
-def make_release(root: Path, topology: Topology, id: str, *, swap_tokenizer: bool = False) -> dict[str, Any]:
+def make_release(root: Path, topology: Topology, id: str) -> dict[str, Any]:
     folder = root / f"bundle-{id}"
     write_llama(folder / "model")
     write_golden(folder)
-    if swap_tokenizer:
-        path = folder / "model" / "tokenizer.json"
-        path.write_text(
-            path.read_text().replace('"d":', '"\\u0000":').replace('"e":', '"d":').replace('"\\u0000":', '"e":')
-        )
     files = [describe_file(folder, f"model/{path.name}") for path in sorted((folder / "model").iterdir())]
     manifest = Manifest(
         name="llama-tiny",
@@ -116,7 +111,7 @@ def marked(topology: Topology) -> list[psutil.Process]:
 
 
 @pytest.mark.timeout(1200)
-async def test_a_language_model_goes_live_and_a_swapped_tokenizer_does_not(tmp_path: Path) -> None:
+async def test_a_language_model_goes_live_and_is_back_after_kill_9(tmp_path: Path) -> None:
     topology = make_topology(tmp_path, "home")
     policy = {"start_timeout_s": 280.0, "step_timeout_s": 120.0}
     async with running_regions(topology):
@@ -141,12 +136,6 @@ async def test_a_language_model_goes_live_and_a_swapped_tokenizer_does_not(tmp_p
             while (await complete(topology))[0] != 200:
                 await asyncio.sleep(0.5)
 
-        swapped = make_release(tmp_path, topology, "llm-2", swap_tokenizer=True)
-        await client(topology).put_promotion("llm-2", make_order(swapped, ["home"], **policy))
-        promotion = await finished(client(topology), "llm-2", timeout_s=290.0)
         await settled(client(topology))
-        assert await complete(topology) == (200, "llm-1")
         assert server_names(topology, "home") == ["llm-1"]
-    assert promotion["state"] == "rolled_back"
-    assert "home, golden: gate tokenizer failed: measured 0, allowed at least 1 share" in promotion["reason"]
     assert marked(topology) == []
