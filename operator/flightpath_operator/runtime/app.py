@@ -94,6 +94,7 @@ async def _lead(client: Client, settings: Settings, health: Health, leadership: 
             asyncio.create_task(audit.run(), name="audit"),
             asyncio.create_task(leadership.hold(), name="lease"),
             asyncio.create_task(_watch_parents(controller, settings, stop), name="kopf"),
+            asyncio.create_task(_watch_add_ons(client, discovered, settings), name="add-ons"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
         try:
@@ -116,6 +117,15 @@ def _verdict(done: Iterable[asyncio.Task[Any]]) -> int:
         logger.error("%s ended: %s", task.get_name(), task.exception() or task.result())
         return 1
     return 0
+
+
+async def _watch_add_ons(client: Client, known: Discovered, settings: Settings) -> str:
+    """Returns when the cluster can do other things than at the start: a new process watches and uses them."""
+    while True:
+        await asyncio.sleep(settings.discovery_s)
+        with contextlib.suppress(ApiError):
+            if await discover(client) != known:
+                return "the cluster's kinds have changed, to be used after a restart"
 
 
 async def _watch_parents(controller: Controller, settings: Settings, stop: asyncio.Event) -> None:

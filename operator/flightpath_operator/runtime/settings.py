@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     """Length of one watch."""
     audit_s: float = Field(default=60.0, gt=0, le=3600)
     """How often what the watches have shown is held against a list."""
+    discovery_s: float = Field(default=300.0, gt=0, le=86_400)
+    """How often add-ons are looked for; a change ends the process, and the next one uses them."""
     cordon_nodes: bool = False
     """Whether a node with a GPU fault is cordoned, beside being avoided."""
     flightpath_image: str = "flightpath/flightpath:latest"
