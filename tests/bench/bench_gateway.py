@@ -9,8 +9,6 @@ and exits 1 if a bound is not met.
 
 import asyncio
 import json
-import os
-import platform
 import random
 import statistics
 import sys
@@ -25,26 +23,14 @@ from typing import Final
 import psutil
 import uvloop
 
+from tests.bench.targets import Target, finish, hardware, is_quiet, judge
 from tests.fakes.gateways import GatewayProcess, backend, route
 from tests.fakes.models import end_process, free_port, start_model_server, wait_until_ready, write_bundle
 
-OUTPUT: Final = Path("build/bench/gateway.json")
 CONCURRENCIES: Final = (1, 16)
 ROUNDS: Final = 5
 REQUESTS: Final = 1600
-QUIET_LOAD_PER_CORE: Final = 0.5
 FEATURES: Final = 64
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Figure:
-    name: str
-    measured: float
-    bound: float | None
-    unit: str
-    status: str
-    """`passed`, `failed`, or `not judged` where there is no bound or the machine was too busy for one."""
-    note: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,12 +96,7 @@ def median_round(rounds: list[Round]) -> Round:
     return Round(**{name: statistics.median(entry[name] for entry in fields) for name in fields[0]})
 
 
-def judge(name: str, measured: float, *, bound: float | None, unit: str, note: str, judged: bool = True) -> Figure:
-    status = "not judged" if bound is None or not judged else "passed" if measured <= bound else "failed"
-    return Figure(name=name, measured=round(measured, 3), bound=bound, unit=unit, status=status, note=note)
-
-
-def compare(concurrency: int, direct: Round, routed: Round, *, quiet: bool) -> list[Figure]:
+def compare(concurrency: int, direct: Round, routed: Round, *, quiet: bool) -> list[Target]:
     """Figures of one concurrency, medians of the rounds.
 
     The CPU bound is that of a lean Python proxy: aiohttp behind uvicorn costs 314 us for client and server on a
@@ -154,7 +135,7 @@ def compare(concurrency: int, direct: Round, routed: Round, *, quiet: bool) -> l
     ]
 
 
-async def run_rounds(engine: tuple[int, int], gateway: tuple[int, int], *, quiet: bool) -> list[Figure]:
+async def run_rounds(engine: tuple[int, int], gateway: tuple[int, int], *, quiet: bool) -> list[Target]:
     """Alternate direct and routed rounds; each pair is (port, pid)."""
     figures = []
     for concurrency in CONCURRENCIES:
@@ -166,7 +147,7 @@ async def run_rounds(engine: tuple[int, int], gateway: tuple[int, int], *, quiet
     return figures
 
 
-def bench(root: Path, stack: ExitStack, *, quiet: bool) -> list[Figure]:
+def bench(root: Path, stack: ExitStack, *, quiet: bool) -> list[Target]:
     """Start the real processes, route the model, measure."""
     write_bundle(root / "bundle", root / "keys")
     engine_port = free_port()
@@ -200,23 +181,11 @@ def put_route(gateway: GatewayProcess, engine_url: str) -> None:
         pass
 
 
-def hardware() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
-    load = os.getloadavg()[0]
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, load {load:.1f} before the run"
-
-
 def main() -> int:
-    print(hardware())
+    machine, quiet = hardware(), is_quiet()
     with tempfile.TemporaryDirectory() as root, ExitStack() as stack:
-        figures = bench(Path(root), stack, quiet=os.getloadavg()[0] <= QUIET_LOAD_PER_CORE * (os.cpu_count() or 1))
-    for figure in figures:
-        bound = "" if figure.bound is None else f"<= {figure.bound:g}"
-        print(f"{figure.name:<44}{figure.measured:>10.3f} {figure.unit:<11}{bound:<9}{figure.status:<11}{figure.note}")
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n")
-    return 1 if any(figure.status == "failed" for figure in figures) else 0
+        targets = bench(Path(root), stack, quiet=quiet)
+    return finish("gateway", machine, targets)
 
 
 if __name__ == "__main__":

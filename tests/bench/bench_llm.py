@@ -9,7 +9,6 @@ Writes `build/bench/llm.json` and exits 1 if a bound is not met.
 
 import asyncio
 import json
-import os
 import re
 import statistics
 import sys
@@ -17,19 +16,18 @@ import tempfile
 import time
 import urllib.request
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import psutil
 import uvloop
 
-from tests.bench.bench_gateway import QUIET_LOAD_PER_CORE, Figure, hardware
+from tests.bench.targets import Target, finish, hardware, judge
 from tests.fakes.gateways import GatewayProcess, backend, route
 from tests.fakes.language_models import VllmServer, byte_tokenizer, write_llama
 from tests.fakes.models import free_port
 
-OUTPUT: Final = Path("build/bench/llm.json")
 MODEL: Final = "bench"
 CONCURRENCY: Final = 16
 ROUNDS: Final = 5
@@ -121,15 +119,13 @@ async def run_rounds(vllm_port: int, gateway_port: int, gateway_pid: int) -> tup
     return direct, routed
 
 
-def compare(direct: list[Round], routed: list[Round], *, quiet: bool) -> list[Figure]:
-    """Medians over rounds. On a machine that was busy before, the ratio is shown but not judged."""
+def compare(direct: list[Round], routed: list[Round]) -> list[Target]:
+    """Medians over rounds."""
 
     def median(rounds: list[Round], name: str) -> float:
         return statistics.median(getattr(measured, name) for measured in rounds)
 
     ratio = median(routed, "tokens_per_s") / median(direct, "tokens_per_s")
-    status = "not judged" if not quiet else "passed" if ratio >= MIN_RATIO else "failed"
-    label = f"at concurrency {CONCURRENCY}"
     rows = [
         ("tokens/s direct", median(direct, "tokens_per_s"), "tokens/s", f"{TOKENS} tokens each, streamed"),
         ("tokens/s through the gateway", median(routed, "tokens_per_s"), "tokens/s", ""),
@@ -138,22 +134,19 @@ def compare(direct: list[Round], routed: list[Round], *, quiet: bool) -> list[Fi
         ("gateway CPU per token", median(routed, "cpu_us_per_token"), "us", "gateway process alone"),
     ]
     return [
-        Figure(
-            name=f"routed / direct {label}",
-            measured=round(ratio, 3),
+        judge(
+            f"routed / direct at concurrency {CONCURRENCY}",
+            ratio,
             bound=MIN_RATIO,
+            at_least=True,
             unit="share",
-            status=status,
-            note="at least; client, gateway and vLLM share the cores of this machine",
+            note="at least; medians of interleaved rounds; client, gateway and vLLM share the cores of this machine",
         ),
-        *(
-            Figure(name=name, measured=round(value, 3), bound=None, unit=unit, status="not judged", note=note)
-            for name, value, unit, note in rows
-        ),
+        *(judge(name, value, bound=None, unit=unit, note=note) for name, value, unit, note in rows),
     ]
 
 
-def bench(root: Path, stack: ExitStack, *, quiet: bool) -> list[Figure]:
+def bench(root: Path, stack: ExitStack) -> list[Target]:
     """Start the real processes, route the model, measure."""
     write_llama(root / "model", hidden=256, layers=8)
     port = free_port()
@@ -164,7 +157,7 @@ def bench(root: Path, stack: ExitStack, *, quiet: bool) -> list[Figure]:
     stack.callback(gateway.end)
     process = gateway.start()
     put_route(gateway, vllm.url)
-    return compare(*uvloop.run(run_rounds(port, gateway.port, process.pid)), quiet=quiet)
+    return compare(*uvloop.run(run_rounds(port, gateway.port, process.pid)))
 
 
 def put_route(gateway: GatewayProcess, url: str) -> None:
@@ -180,15 +173,10 @@ def put_route(gateway: GatewayProcess, url: str) -> None:
 
 
 def main() -> int:
-    print(hardware())
+    machine = hardware()
     with tempfile.TemporaryDirectory() as root, ExitStack() as stack:
-        figures = bench(Path(root), stack, quiet=os.getloadavg()[0] <= QUIET_LOAD_PER_CORE * (os.cpu_count() or 1))
-    for figure in figures:
-        bound = "" if figure.bound is None else f">= {figure.bound:g}"
-        print(f"{figure.name:<44}{figure.measured:>10.3f} {figure.unit:<11}{bound:<9}{figure.status:<11}{figure.note}")
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n")
-    return 1 if any(figure.status == "failed" for figure in figures) else 0
+        targets = bench(Path(root), stack)
+    return finish("llm", machine, targets)
 
 
 if __name__ == "__main__":
