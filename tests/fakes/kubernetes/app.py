@@ -6,8 +6,6 @@ holds it against a real control plane.
 """
 
 import asyncio
-import ssl
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -17,18 +15,17 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from tests.fakes.kubernetes import discovery, openapi
+from tests.fakes.kubernetes.access import REVIEWS, Access, Authorize
 from tests.fakes.kubernetes.addressing import Asked, read_body, read_object, read_request
-from tests.fakes.kubernetes.certificates import Certificate, make_certificate
+from tests.fakes.kubernetes.certificates import Certificate, make_certificate, server_context
 from tests.fakes.kubernetes.deletion import answer, delete, read_options
 from tests.fakes.kubernetes.direct import Direct
+from tests.fakes.kubernetes.documents import about_server
 from tests.fakes.kubernetes.emptying import Emptier
 from tests.fakes.kubernetes.errors import (
     ApiError,
     bad_request,
-    forbidden,
     method_not_allowed,
-    unauthorized,
     unknown_path,
 )
 from tests.fakes.kubernetes.faults import Call, Faults
@@ -42,10 +39,8 @@ from tests.fakes.kubernetes.subresources import bind, evict, scale_of, write_sca
 from tests.fakes.kubernetes.watch import Watches, WatchOptions
 
 Refuse = Callable[[Call, Object], ApiError | None]
-Authorize = Callable[[str, Call], bool]
 
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
-_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
 class ApiServer(Direct):
@@ -71,11 +66,10 @@ class ApiServer(Direct):
         self.faults = Faults()
         self.requests: Counter[tuple[str, str, int]] = Counter()
         """Answered requests by verb, kind (with subresource) and status."""
-        self.authorize = authorize
+        self.access = Access(tokens, authorize)
         self.refuse = refuse
         self.minor = minor
         self.port = port
-        self._tokens = tokens
         self._certificate: Certificate | None = make_certificate() if tls else None
         self._stack = AsyncExitStack()
         GarbageCollector(self.operations)
@@ -90,7 +84,8 @@ class ApiServer(Direct):
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         self._stack.callback(self.watches.drop)
-        site = web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=self._tls_context())
+        tls = server_context(self._certificate) if self._certificate else None
+        site = web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=tls)
         await site.start()
         self.port = int(runner.addresses[0][1])
         return self
@@ -100,41 +95,30 @@ class ApiServer(Direct):
     ) -> None:
         await self._stack.aclose()
 
-    def _tls_context(self) -> ssl.SSLContext | None:
-        if self._certificate is None:
-            return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        with tempfile.TemporaryDirectory() as folder:
-            chain, key = Path(folder, "server.crt"), Path(folder, "server.key")
-            chain.write_bytes(self._certificate.chain_pem)
-            key.write_bytes(self._certificate.key_pem)
-            context.load_cert_chain(chain, key)
-        return context
-
     @property
     def url(self) -> str:
         return f"{'https' if self._certificate else 'http'}://127.0.0.1:{self.port}"
 
     def kubeconfig(self, path: Path, token: str | None = None, namespace: str = "default") -> Path:
         """Writes a kubeconfig; the first token is taken where none is named."""
-        if token is None and self._tokens:
-            token = next(iter(self._tokens))
+        if token is None and self.access.tokens:
+            token = next(iter(self.access.tokens))
         authority = self._certificate.chain_pem if self._certificate else None
         return write_kubeconfig(path, self.url, token=token, authority_pem=authority, namespace=namespace)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         call = Call(verb=request.method.lower())
         try:
-            user = self._user(request)
+            user = self.access.user(request.headers.get("Authorization", ""))
             if request.path.startswith(("/healthz", "/livez", "/readyz")):
                 return web.Response(text="ok")
-            if (plain := self._plain(request)) is not None:
-                return _json(200, encode(plain))
-            if request.path == _REVIEWS:
-                return await self._review(request, user)
+            if (about := about_server(self.operations.catalog, self.minor, request.path)) is not None:
+                return _json(200, encode(about))
+            if request.path == REVIEWS:
+                return _json(201, encode(self.access.review(user, await read_object(request))))
             asked = read_request(self.operations.catalog, request)
             call = asked.call
-            self._authorize(user, asked)
+            self.access.check(user, asked.address.resource, call)
             lost = await self.faults.strike(call)
             response = await self._answer(request, asked)
             if lost and request.transport is not None:
@@ -147,60 +131,6 @@ class ApiServer(Direct):
         name = f"{call.plural}/{call.subresource}" if call.subresource else call.plural
         self.requests[call.verb, name, response.status] += 1
         return response
-
-    def _user(self, request: web.BaseRequest) -> str:
-        if self._tokens is None:
-            return "system:admin"
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or token not in self._tokens:
-            raise unauthorized()
-        return self._tokens[token]
-
-    def _authorize(self, user: str, asked: Asked) -> None:
-        resource, call = asked.address.resource, asked.call
-        if self.authorize is not None and not self.authorize(user, call):
-            place = f' in the namespace "{call.namespace}"' if call.namespace else " at the cluster scope"
-            group = f'API group "{resource.group}"'
-            why = f'User "{user}" cannot {call.verb} resource "{resource.plural}" in {group}{place}'
-            raise forbidden(resource.group, resource.plural, call.name, why)
-
-    async def _review(self, request: web.BaseRequest, user: str) -> web.Response:
-        """What `kubectl auth can-i` asks."""
-        review = await read_object(request)
-        asked = review["spec"].get("resourceAttributes") or {}
-        call = Call(
-            verb=asked.get("verb", ""),
-            plural=asked.get("resource", ""),
-            subresource=asked.get("subresource", ""),
-            namespace=asked.get("namespace", ""),
-            name=asked.get("name", ""),
-        )
-        review["status"] = {"allowed": self.authorize is None or self.authorize(user, call)}
-        return _json(201, encode(review))
-
-    def _plain(self, request: web.BaseRequest) -> Object | None:
-        """Documents about the server itself."""
-        catalog = self.operations.catalog
-        match [part for part in request.path.split("/") if part]:
-            case ["version"]:
-                return discovery.version(self.minor)
-            case ["api"]:
-                return discovery.core_versions()
-            case ["apis"]:
-                return discovery.group_list(catalog)
-            case ["apis", group]:
-                return discovery.group(catalog, group)
-            case ["api", version]:
-                return discovery.resource_list(catalog, "", version)
-            case ["apis", group, version]:
-                return discovery.resource_list(catalog, group, version)
-            case ["openapi", "v3"]:
-                return openapi.index(catalog)
-            case ["openapi", "v3", "api", version]:
-                return openapi.document(catalog, "", version)
-            case ["openapi", "v3", "apis", group, version]:
-                return openapi.document(catalog, group, version)
-        return None
 
     async def _answer(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         accept, include = request.headers.get("Accept", ""), asked.query.get("includeObject", "")

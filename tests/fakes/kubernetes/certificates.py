@@ -1,8 +1,11 @@
 """A self-signed certificate for the test server: kubectl sends bearer tokens over TLS only."""
 
 import ipaddress
+import ssl
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -41,3 +44,14 @@ def make_certificate() -> Certificate:
         chain_pem=certificate.public_bytes(encoding),
         key_pem=key.private_bytes(encoding, private, serialization.NoEncryption()),
     )
+
+
+def server_context(certificate: Certificate) -> ssl.SSLContext:
+    """OpenSSL reads files only: they exist for that moment."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    with tempfile.TemporaryDirectory() as folder:
+        chain, key = Path(folder, "server.crt"), Path(folder, "server.key")
+        chain.write_bytes(certificate.chain_pem)
+        key.write_bytes(certificate.key_pem)
+        context.load_cert_chain(chain, key)
+    return context

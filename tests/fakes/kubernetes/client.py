@@ -29,11 +29,19 @@ def path_of(api_version: str, plural: str, namespace: str = "", name: str = "", 
     return "/".join(part for part in (root + place, plural, name, subresource) if part)
 
 
+async def _document(response: aiohttp.ClientResponse) -> Object:
+    """Paths that no API serves are answered in plain text."""
+    if response.content_type != "application/json":
+        return {"message": await response.text()}
+    document: Object = await response.json()
+    return document
+
+
 class Client:
     """Made by `connect`."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
+        self.session = session
 
     async def request(
         self, method: str, path: str, body: Any = None, *, kind: str = "application/json", **query: str
@@ -41,8 +49,8 @@ class Client:
         """`Refused` for every answer that is no success."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": kind} if data is not None else {}
-        async with self._session.request(method, path, data=data, headers=headers, params=query) as response:
-            document: Object = await response.json()
+        async with self.session.request(method, path, data=data, headers=headers, params=query) as response:
+            document = await _document(response)
             if response.status >= 400:
                 raise Refused(response.status, document)
             return document
@@ -63,7 +71,7 @@ class Client:
         """Events after a version; ends when the server ends the stream."""
         query = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": "300"}
         timeout = aiohttp.ClientTimeout(total=None, sock_read=330)
-        async with self._session.get(path, params=query, timeout=timeout) as response:
+        async with self.session.get(path, params=query, timeout=timeout) as response:
             if response.status >= 400:
                 raise Refused(response.status, await response.json())
             buffer = b""

@@ -93,14 +93,7 @@ def _write_files(folder: Path, data: dict[str, str], items: list[Object] | None)
 
 def path_rewriter(places: dict[str, Path]) -> Callable[[str], str]:
     """Rewrites every mount path that stands at a word's beginning, after `=`, `:`, `,` or a blank, or in file://."""
-    rules = [
-        (re.compile(rf"(?P<before>^|[=:,;\s\"'(\[]|file://){re.escape(path)}(?=$|[/:,;\s\"')\]?&])"), str(folder))
-        for path, folder in sorted(places.items(), key=lambda item: -len(item[0]))
-    ]
-
-    def rewrite(text: str) -> str:
-        for pattern, folder in rules:
-            text = pattern.sub(lambda found, folder=folder: found["before"] + folder, text)  # type: ignore[misc]
-        return text
-
-    return rewrite
+    paths = "|".join(re.escape(path) for path in sorted(places, key=len, reverse=True))
+    # All at once: the local folder of one mount may itself begin with the path of another (/tmp).
+    pattern = re.compile(rf"(?P<before>^|[=:,;\s\"'(\[]|file://)(?P<path>{paths})(?=$|[/:,;\s\"')\]?&])")
+    return lambda text: pattern.sub(lambda found: f"{found['before']}{places[found['path']]}", text) if places else text

@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 from tests.fakes.kubernetes.timestamps import rfc3339
 
@@ -15,6 +17,9 @@ Object = dict[str, Any]
 _MESSAGE_BYTES: Final = 4096
 _LOG_TAIL_BYTES: Final = 2048
 _LOG_TAIL_LINES: Final = 80
+_MARK: Final = "PROCESS_KUBELET_CONTAINER"
+_marks: Final[WeakKeyDictionary[asyncio.subprocess.Process, str]] = WeakKeyDictionary()
+"""Value of the variable by which all processes of a container are found, whatever session they began."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,16 +85,18 @@ async def run(state: ContainerState, launch: Launch, fallback_to_logs: bool) -> 
     launch.log.parent.mkdir(parents=True, exist_ok=True)
     launch.folder.mkdir(parents=True, exist_ok=True)
     launch.message.unlink(missing_ok=True)
+    mark = uuid4().hex
     with launch.log.open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             *launch.argv,
-            env=launch.environment,
+            env=launch.environment | {_MARK: mark},
             cwd=launch.folder,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
+    _marks[process] = mark
     state.process, state.started_at, state.terminated = process, rfc3339(), None
     state.environment = launch.environment
     try:
@@ -136,6 +143,23 @@ def send(process: asyncio.subprocess.Process, number: int) -> None:
     The group outlives its leader, so a leader that exited still leaves children to end."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
+    if number == signal.SIGKILL and (mark := _marks.get(process)):
+        _kill_marked(f"{_MARK}={mark}".encode())
+
+
+def _kill_marked(mark: bytes) -> None:
+    """The rest of a container: torchrun's workers have sessions of their own, and end with it on a real node."""
+    while found := [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if _has_mark(pid, mark)]:
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _has_mark(pid: int, mark: bytes) -> bool:
+    try:
+        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False  # gone, or another user's
 
 
 def refuse_start(state: ContainerState, error: OSError) -> int:

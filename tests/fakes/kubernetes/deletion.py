@@ -84,25 +84,20 @@ def delete(operations: Operations, address: Address, options: DeleteOptions) -> 
         grace = min(grace, metadata.get("deletionGracePeriodSeconds", 0))
     elif "generation" in metadata:
         metadata["generation"] += 1
-    held = finalizers or grace > 0 or address.resource.bucket == "namespaces"
-    if not held:
-        return (old if options.dry_run else operations.remove(address.resource, address.key)), True
-    _mark(
-        document,
-        grace,
-        finalizers,
-        fresh="deletionTimestamp" not in metadata or grace != metadata.get("deletionGracePeriodSeconds"),
-    )
-    if document == old.object:
-        return old, False
+    bucket = address.resource.bucket
+    held = bool(finalizers) or grace > 0 or bucket == "namespaces"
+    announced = address.resource.kind == "Pod"  # seen with its mark even when it goes at once
+    if held or announced:
+        _mark(document, grace, finalizers)
     if options.dry_run:
-        return Entry(document, encode(document)), False
-    return operations.store.put(address.resource.bucket, document), False
+        return Entry(document, encode(document)), not held
+    entry = old if document == old.object or not (held or announced) else operations.store.put(bucket, document)
+    return (entry, False) if held else (operations.remove(address.resource, address.key), True)
 
 
-def _mark(document: Object, grace: int, finalizers: list[str], *, fresh: bool) -> None:
+def _mark(document: Object, grace: int, finalizers: list[str]) -> None:
     metadata = document["metadata"]
-    if fresh:
+    if "deletionTimestamp" not in metadata or grace != metadata.get("deletionGracePeriodSeconds"):
         metadata["deletionTimestamp"] = rfc3339(datetime.now(UTC) + timedelta(seconds=grace))
         metadata["deletionGracePeriodSeconds"] = grace
     if finalizers:

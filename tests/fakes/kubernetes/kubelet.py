@@ -14,21 +14,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.fakes.kubernetes.client import TRANSIENT, Client, Refused, connect, path_of
+from tests.fakes.kubernetes import node_agent
+from tests.fakes.kubernetes.client import Client, connect, path_of
+from tests.fakes.kubernetes.container_launch import Machine
 from tests.fakes.kubernetes.containers import send
 from tests.fakes.kubernetes.images import Image, Registry
 from tests.fakes.kubernetes.local_network import LOOPBACK, LocalNetwork
-from tests.fakes.kubernetes.mirror import Mirror
-from tests.fakes.kubernetes.nodes import (
-    NodeShape,
-    ready_condition,
-    refusal,
-    scheduling_order,
-    unschedulable_message,
-    waits_for_scheduling,
-)
-from tests.fakes.kubernetes.pod_run import Machine, PodRun
-from tests.fakes.kubernetes.timestamps import rfc3339
+from tests.fakes.kubernetes.mirror import Mirror, key_of
+from tests.fakes.kubernetes.nodes import NodeShape
+from tests.fakes.kubernetes.pod_run import PodRun
+from tests.fakes.kubernetes.scheduler import Scheduler
 
 Object = dict[str, Any]
 
@@ -53,30 +48,35 @@ class ProcessKubelet:
         self._runs: dict[str, tuple[PodRun, asyncio.Task[None]]] = {}
         self._last: dict[tuple[str, str], PodRun] = {}
         self._over: set[str] = set()
-        self._assumed: dict[str, str] = {}
-        self._lost: set[str] = set()
-        self._wake = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        root = Path(
-            self._stack.enter_context(tempfile.TemporaryDirectory(prefix="kubelet-", ignore_cleanup_errors=True))
-        )
-        self._client: Client = await self._stack.enter_async_context(connect(self._kubeconfig))
-        self._pods = Mirror(self._client, path_of("v1", "pods"), self._observe)
-        self._services = Mirror(self._client, path_of("v1", "services"))
-        self._nodes = Mirror(self._client, path_of("v1", "nodes"), lambda change, node: self._wake.set())
+        async with AsyncExitStack() as stack:
+            folder = tempfile.TemporaryDirectory(prefix="kubelet-", ignore_cleanup_errors=True)
+            root = Path(stack.enter_context(folder))
+            self._client: Client = await stack.enter_async_context(connect(self._kubeconfig))
+            await self._start(stack, root)
+            self._stack = stack.pop_all()
+        return self
+
+    async def _start(self, stack: AsyncExitStack, root: Path) -> None:
+        client = self._client
+        self._services = Mirror(client, path_of("v1", "services"))
+        self._nodes = Mirror(client, path_of("v1", "nodes"), lambda change, node: self._scheduler.wake())
+        self._pods = Mirror(client, path_of("v1", "pods"), self._observe)
+        self._scheduler = Scheduler(client, self._shapes, self._pods.objects, self._nodes.objects)
         self.network = LocalNetwork(lambda: self._services.objects, lambda: self._pods.objects, {})
         self._machine = Machine(
-            client=self._client, network=self.network, images=self._images, root=root, time_scale=self._time_scale
+            client=client, network=self.network, images=self._images, root=root, time_scale=self._time_scale
         )
         for shape in self._shapes.values():
-            await self._register(shape)
-        loops = [self._services.run(), self._nodes.run(), self._pods.run(), self._schedule(), self._beat()]
-        tasks = [asyncio.create_task(loop) for loop in loops]
-        self._stack.push_async_callback(self._end, tasks)
+            await node_agent.register(client, shape)
+        tasks: list[asyncio.Task[None]] = []
+        stack.push_async_callback(self._end, tasks)
+        tasks.append(asyncio.create_task(node_agent.renew_leases(client, self._shapes.keys(), self._scheduler.lost)))
         for mirror in (self._services, self._nodes, self._pods):
+            tasks.append(asyncio.create_task(mirror.run()))
             await mirror.synced.wait()
-        return self
+        tasks.append(asyncio.create_task(self._scheduler.run()))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -89,44 +89,12 @@ class ProcessKubelet:
             task.cancel()
         await asyncio.gather(*tasks, *running, return_exceptions=True)
 
-    async def _register(self, shape: NodeShape) -> None:
-        path = path_of("v1", "nodes", name=shape.name)
-        try:
-            await self._client.request("POST", path_of("v1", "nodes"), shape.document())
-        except Refused as error:
-            if error.reason != "AlreadyExists":
-                raise
-        await self._client.merge(f"{path}/status", {"status": shape.document()["status"]})
-        lease = {
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": {"name": shape.name},
-            "spec": {"holderIdentity": shape.name, "leaseDurationSeconds": 40},
-        }
-        try:
-            await self._client.request("POST", path_of("coordination.k8s.io/v1", "leases", "kube-node-lease"), lease)
-        except Refused as error:
-            if error.status not in (404, 409):
-                raise
-
-    async def _beat(self) -> None:
-        """Renews the nodes' leases: a real control plane evicts the Pods of a silent node."""
-        while True:
-            for name in self._shapes.keys() - self._lost:
-                path = path_of("coordination.k8s.io/v1", "leases", "kube-node-lease", name)
-                now = rfc3339().replace("Z", ".000000Z")
-                try:
-                    await self._client.merge(path, {"spec": {"renewTime": now}})
-                except (Refused, *TRANSIENT):
-                    continue
-            await asyncio.sleep(10)
-
     def _observe(self, change: str, pod: Object) -> None:
-        self._wake.set()
+        self._scheduler.wake()
         uid = pod["metadata"]["uid"]
         running = self._runs.get(uid)
         if change == "gone":
-            self._assumed.pop(uid, None)
+            self._scheduler.forget(uid)
             self._over.discard(uid)
             if running is not None:
                 running[1].cancel()
@@ -138,7 +106,7 @@ class ProcessKubelet:
     def _begin(self, pod: Object) -> None:
         node = pod["spec"].get("nodeName")
         over = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-        if node not in self._shapes or node in self._lost or over:
+        if node not in self._shapes or node in self._scheduler.lost or over:
             return
         uid = pod["metadata"]["uid"]
         run = PodRun(self._machine, pod)
@@ -149,80 +117,12 @@ class ProcessKubelet:
         task.add_done_callback(lambda done: self._settle(uid, done))
 
     def _settle(self, uid: str, task: "asyncio.Task[None]") -> None:
-        self._runs.pop(uid, None)
-        self._over.add(uid)
+        run, _ = self._runs.pop(uid)
+        left = self._pods.objects.get(key_of(run.pod))
+        if left is not None and left["metadata"]["uid"] == uid:
+            self._over.add(uid)
         if not task.cancelled() and (error := task.exception()) is not None:
             asyncio.get_running_loop().call_exception_handler({"message": f"pod {uid} broke", "exception": error})
-
-    async def _schedule(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            waiting = [pod for pod in self._pods.objects.values() if waits_for_scheduling(pod)]
-            for pod in sorted(waiting, key=scheduling_order):
-                if pod["metadata"]["uid"] not in self._assumed:
-                    try:
-                        await self._place(pod)
-                    except TRANSIENT:
-                        self._wake.set()
-
-    def _placed(self) -> list[Object]:
-        """Pods with their nodes, those that were bound a moment ago included."""
-        found = []
-        for pod in self._pods.objects.values():
-            node = self._assumed.get(pod["metadata"]["uid"])
-            found.append({**pod, "spec": {**pod["spec"], "nodeName": node}} if node else pod)
-        return found
-
-    async def _place(self, pod: Object) -> None:
-        placed, refusals = self._placed(), []
-        for name, shape in self._shapes.items():
-            node = self._nodes.objects.get(("", name))
-            if node is None or name in self._lost:
-                refusals.append("node(s) were not ready")
-                continue
-            why = refusal(pod, shape, node, placed)
-            if why is None:
-                await self._bind(pod, name)
-                return
-            refusals.append(why)
-        await self._refuse(pod, unschedulable_message(refusals))
-
-    async def _bind(self, pod: Object, node: str) -> None:
-        metadata = pod["metadata"]
-        binding = {
-            "apiVersion": "v1",
-            "kind": "Binding",
-            "metadata": {"name": metadata["name"]},
-            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
-        }
-        path = path_of("v1", "pods", metadata["namespace"], metadata["name"], "binding")
-        try:
-            await self._client.request("POST", path, binding)
-            self._assumed[metadata["uid"]] = node
-        except Refused:
-            return  # gone or bound by another: the watch will tell
-
-    async def _refuse(self, pod: Object, message: str) -> None:
-        metadata, status = pod["metadata"], pod.get("status") or {}
-        conditions = status.get("conditions") or []
-        if any(each["type"] == "PodScheduled" and each.get("message") == message for each in conditions):
-            return
-        scheduled = {
-            "type": "PodScheduled",
-            "status": "False",
-            "reason": "Unschedulable",
-            "message": message,
-            "lastProbeTime": None,
-            "lastTransitionTime": rfc3339(),
-        }
-        others = [each for each in conditions if each["type"] != "PodScheduled"]
-        path = path_of("v1", "pods", metadata["namespace"], metadata["name"], "status")
-        body = {"metadata": {"uid": metadata["uid"]}, "status": {"conditions": [*others, scheduled]}}
-        try:
-            await self._client.merge(path, body)
-        except Refused:
-            return  # gone: the watch will tell
 
     # what tests order
 
@@ -258,17 +158,16 @@ class ProcessKubelet:
         self._images.mend(name)
 
     async def cordon(self, node: str, *, on: bool = True) -> None:
-        await self._client.merge(path_of("v1", "nodes", name=node), {"spec": {"unschedulable": on or None}})
+        await node_agent.cordon(self._client, node, on=on)
 
     async def lose_node(self, node: str) -> None:
         """The node falls silent: its processes are gone, its Pods stay as they were last told."""
-        self._lost.add(node)
+        self._scheduler.lost.add(node)
         lost = [task for run, task in self._runs.values() if run.pod["spec"].get("nodeName") == node]
         for task in lost:
             task.cancel()
         await asyncio.gather(*lost, return_exceptions=True)
-        body = {"status": {"conditions": [ready_condition("Unknown")]}}
-        await self._client.merge(path_of("v1", "nodes", name=node, subresource="status"), body)
+        await node_agent.tell_lost(self._client, node)
 
     def log(self, pod: str, *, namespace: str = "default", container: str | None = None) -> str:
         """What a container wrote so far, over all its restarts; the first container by default.

@@ -18,8 +18,9 @@ Host = tuple[str, str]
 """(namespace, hostname of a Pod)."""
 
 LOOPBACK: Final = "127.0.0.1"
+_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 _NAME: Final = re.compile(
-    r"(?P<before>//|@)?(?P<name>[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*)(?::(?P<port>\d{1,5}))?(?![\w.-])"
+    rf"(?P<before>//|@)?(?<![\w.-])(?P<name>{_LABEL}(?:\.{_LABEL})*)(?::(?P<port>\d{{1,5}}))?(?![\w.-])"
 )
 _ADDRESS: Final = re.compile(r"^(?P<prefix>.*)_?(?:ADDR|ADDRESS|HOST|HOSTNAME)$")
 _SUFFIXES: Final = (".svc.cluster.local", ".svc")

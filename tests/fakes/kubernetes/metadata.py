@@ -172,12 +172,16 @@ def begin(resource: Resource, document: Object) -> None:
         metadata.pop("generation", None)
 
 
-def check_uid(resource: Resource, document: Object, old: Object) -> None:
-    """409 for a write that means another object of the same name."""
+def check_uid(resource: Resource, document: Object, old: Object, *, patched: bool) -> None:
+    """A write that means another object of the same name: 409 for a PUT, 422 for a PATCH."""
     metadata, before = document["metadata"], old["metadata"]
-    if metadata.get("uid") and metadata["uid"] != before["uid"]:
-        why = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {before['uid']}"
-        raise conflict(resource.group, resource.plural, before["name"], why)
+    if not metadata.get("uid") or metadata["uid"] == before["uid"]:
+        return
+    if patched:
+        cause = _bad("metadata.uid", metadata["uid"], "field is immutable")
+        raise invalid(resource.group, resource.kind, before["name"], [cause])
+    why = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {before['uid']}"
+    raise conflict(resource.group, resource.plural, before["name"], why)
 
 
 def carry_over(resource: Resource, document: Object, old: Object) -> None:

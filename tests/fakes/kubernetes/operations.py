@@ -3,7 +3,6 @@
 Every operation is synchronous and so atomic. Errors are `ApiError`.
 """
 
-import base64
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,12 +17,12 @@ from tests.fakes.kubernetes.errors import (
     already_exists,
     bad_request,
     conflict,
-    expired,
     invalid,
     not_found,
     unsupported_media_type,
 )
 from tests.fakes.kubernetes.kinds import Catalog, Resource
+from tests.fakes.kubernetes.paging import Page, page_of
 from tests.fakes.kubernetes.selection import Predicate
 from tests.fakes.kubernetes.storage import Entry, Key, Object, Store, encode
 
@@ -63,16 +62,6 @@ class WriteOptions:
     force: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Page:
-    """One answer to a list."""
-
-    entries: tuple[Entry, ...]
-    revision: int
-    token: str = ""
-    remaining: int | None = None
-
-
 def _less_type(document: Object) -> Object:
     return {name: value for name, value in document.items() if name not in ("apiVersion", "kind")}
 
@@ -91,29 +80,10 @@ class Operations:
         return entry
 
     def page(self, address: Address, matches: Predicate | None, limit: int = 0, token: str = "") -> Page:
-        """A page in the order of keys. Later pages show the present, not the first page's snapshot."""
         found = self.store.items(address.resource.bucket, address.namespace)
         if matches is not None:
             found = [item for item in found if matches(item[1].object)]
-        revision = self.store.revision
-        if token:
-            revision, after = self._read_token(token)
-            found = [item for item in found if item[0] > after]
-        if not limit or len(found) <= limit:
-            return Page(entries=tuple(entry for _, entry in found), revision=revision)
-        last = found[limit - 1][0]
-        made = base64.urlsafe_b64encode(json.dumps([revision, *last]).encode()).decode()
-        entries = tuple(entry for _, entry in found[:limit])
-        return Page(entries=entries, revision=revision, token=made, remaining=len(found) - limit)
-
-    def _read_token(self, token: str) -> tuple[int, Key]:
-        try:
-            revision, namespace, name = json.loads(base64.urlsafe_b64decode(token))
-        except ValueError as error:
-            raise bad_request(f"continue key is not valid: {error}") from error
-        if revision < self.store.oldest:
-            raise expired(revision, self.store.oldest)
-        return revision, (namespace, name)
+        return page_of(self.store, found, limit, token)
 
     def create(self, address: Address, document: Object, options: WriteOptions = WriteOptions()) -> Entry:
         resource = address.resource
@@ -172,7 +142,7 @@ class Operations:
         if not isinstance(document, dict):
             raise bad_request(f"the patch must leave an object, got {type(document).__name__}")
         metadata.identify(resource, document, address.namespace or None, address.name)
-        return self._replace(address, old, document, options), False
+        return self._replace(address, old, document, options, patched=True), False
 
     def _apply(self, address: Address, body: Any, options: WriteOptions) -> tuple[Entry, bool]:
         if not isinstance(body, dict):
@@ -196,17 +166,17 @@ class Operations:
         document["apiVersion"] = resource.api_version
         return document
 
-    def _replace(self, address: Address, old: Entry, document: Object, options: WriteOptions) -> Entry:
+    def _replace(
+        self, address: Address, old: Entry, document: Object, options: WriteOptions, *, patched: bool = False
+    ) -> Entry:
         resource, before = address.resource, old.object
         version = document["metadata"].get("resourceVersion")
         if version and version != before["metadata"]["resourceVersion"]:
             raise conflict(resource.group, resource.plural, address.name, STALE)
-        metadata.check_uid(resource, document, before)
         if address.subresource == "status":
-            document = {**self._present(resource, old), "status": document.get("status")}
-            if document["status"] is None:
-                del document["status"]
+            document = self._status_write(resource, old, document)
         else:
+            metadata.check_uid(resource, document, before, patched=patched)
             metadata.carry_over(resource, document, before)
             metadata.check(resource, document)
             if "status" in resource.subresources:
@@ -224,6 +194,19 @@ class Operations:
         entry = self.store.put(resource.bucket, document)
         self._follow(resource, entry)
         return self.finish_deletion(resource, entry)
+
+    def _status_write(self, resource: Resource, old: Entry, written: Object) -> Object:
+        """Nothing but the status counts; of custom resources not even the uid, of Pods the labels too."""
+        document = self._present(resource, old)
+        document.pop("status", None)
+        if written.get("status") is not None:
+            document["status"] = written["status"]
+        if resource.kind == "Pod":
+            metadata.check_uid(resource, written, old.object, patched=True)
+            for name in ("labels", "annotations"):
+                if written["metadata"].get(name):
+                    document["metadata"][name] = written["metadata"][name]
+        return document
 
     def _prepare(self, resource: Resource, document: Object, options: WriteOptions, old: Object | None = None) -> None:
         """Prunes, defaults and validates, in place."""

@@ -4,33 +4,20 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.fakes.kubernetes.client import TRANSIENT, Client, Refused, path_of
-from tests.fakes.kubernetes.container_environment import expand, resolve_environment
-from tests.fakes.kubernetes.container_files import NotConfigured, PodFiles, path_rewriter
+from tests.fakes.kubernetes.client import TRANSIENT, Refused, path_of
+from tests.fakes.kubernetes.container_files import NotConfigured
+from tests.fakes.kubernetes.container_launch import Launcher, Machine
 from tests.fakes.kubernetes.containers import ContainerState, Launch, refuse_start, run, send
-from tests.fakes.kubernetes.images import ImagePullFailed, Registry
-from tests.fakes.kubernetes.local_network import LocalNetwork, hostname_of
+from tests.fakes.kubernetes.images import ImagePullFailed
 from tests.fakes.kubernetes.pod_status import phase_of, status_of
 from tests.fakes.kubernetes.probes import Prober
+from tests.fakes.kubernetes.status_writer import StatusWriter, is_another
 from tests.fakes.kubernetes.timestamps import rfc3339
 
 Object = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Machine:
-    """What all Pods of a kubelet share."""
-
-    client: Client
-    network: LocalNetwork
-    images: Registry
-    root: Path
-    time_scale: float
-    """Factor on probe periods and back-offs; grace periods stay as they are."""
 
 
 class _Stopped(Exception):
@@ -44,8 +31,7 @@ class PodRun:
         self.machine = machine
         self.pod = pod
         self.uid: str = pod["metadata"]["uid"]
-        self.folder: Path = machine.root / "pods" / self.uid
-        self._files = PodFiles(root=self.folder, shared=machine.root / "shared")
+        self._launcher = Launcher(machine, pod)
         spec = pod["spec"]
         self.inits = [ContainerState(each["name"], each["image"]) for each in spec.get("initContainers") or []]
         self.mains = [ContainerState(each["name"], each["image"]) for each in spec["containers"]]
@@ -57,8 +43,7 @@ class PodRun:
         self._over = False
         self._extra: Object = {}
         self._started_at = rfc3339()
-        self._written: Object = {}
-        self._dirty = asyncio.Event()
+        self._writer = StatusWriter(machine.client, self.path, self.uid, self._status)
 
     @property
     def path(self) -> str:
@@ -71,14 +56,14 @@ class PodRun:
             self._leaving.set()
 
     def log_path(self, container: str) -> Path:
-        return self.folder / "logs" / f"{container}.log"
+        return self._launcher.log_path(container)
 
     def processes(self, container: str | None = None) -> list[asyncio.subprocess.Process]:
         states = [state for state in (*self.inits, *self.mains) if container in (None, state.name)]
         return [state.process for state in states if state.process is not None]
 
     async def run(self) -> None:
-        writer = asyncio.create_task(self._write_statuses())
+        writer = asyncio.create_task(self._writer.run())
         work = asyncio.create_task(self._work())
         leaving = asyncio.create_task(self._leaving.wait())
         tasks = [writer, work, leaving]
@@ -149,14 +134,14 @@ class PodRun:
         container = next(each for each in self.pod["spec"]["containers"] if each["name"] == state.name)
         hook = (container.get("lifecycle") or {}).get("preStop")
         if hook:
-            await self._prober(container, state).act(hook, timeout_s=3600)
+            await self._launcher.prober(container, state).act(hook, timeout_s=3600)
 
     async def _work(self) -> None:
         with suppress(_Stopped):
             await self._run_containers()
 
     async def _run_containers(self) -> None:
-        await self._configured(self.inits + self.mains, lambda: self._files.prepare(self.machine.client, self.pod))
+        await self._configured(self.inits + self.mains, self._launcher.prepare)
         containers = self.pod["spec"].get("initContainers") or []
         for container, state in zip(containers, self.inits, strict=True):
             policy = "Never" if self.pod["spec"]["restartPolicy"] == "Never" else "OnFailure"
@@ -215,48 +200,10 @@ class PodRun:
     async def _start(self, container: Object, state: ContainerState) -> int:
         """Starts a container once and waits for its end; what cannot be executed ends at once."""
         try:
-            launch = await self._configured([state], lambda: self._launch(container))
+            launch = await self._configured([state], lambda: self._launcher.launch(container))
             return await self._run_once(container, state, launch)
         except OSError as error:
             return refuse_start(state, error)
-
-    async def _launch(self, container: Object) -> Launch:
-        image = self.machine.images.pull(container["image"])
-        own = {
-            "PATH": image.search_path(),
-            "HOME": str(self.folder),
-            "HOSTNAME": hostname_of(self.pod),
-            "LANG": "C.UTF-8",
-            **image.environment,
-        }
-        named = await resolve_environment(self.machine.client, self.pod, container)
-        network, rewrite = self.machine.network, self._path_rewriter(container)
-        environment = {name: rewrite(value) for name, value in network.rewrite_environment(self.pod, named).items()}
-        command = [expand(word, named) for word in container.get("command") or []]
-        arguments = [expand(word, named) for word in container.get("args") or []]
-        folder = image.folder or self.folder / "work" / container["name"]
-        return Launch(
-            argv=image.argv(self._local(command, container, named), self._local(arguments, container, named)),
-            environment=own | environment,
-            folder=Path(rewrite(container["workingDir"])) if container.get("workingDir") else folder,
-            log=self.log_path(container["name"]),
-            message=self._message_path(container),
-        )
-
-    def _message_path(self, container: Object) -> Path:
-        name: str = container["name"]
-        return self.folder / "messages" / name
-
-    def _path_rewriter(self, container: Object) -> Callable[[str], str]:
-        places = self._files.mounts(container)
-        message = self._message_path(container)
-        message.parent.mkdir(parents=True, exist_ok=True)
-        return path_rewriter({**places, container.get("terminationMessagePath", "/dev/termination-log"): message})
-
-    def _local(self, words: list[str], container: Object, named: dict[str, str]) -> list[str]:
-        """Words with this machine's addresses, ports and paths."""
-        rewrite = self._path_rewriter(container)
-        return [rewrite(word) for word in self.machine.network.rewrite_words(self.pod, words, named)]
 
     async def _run_once(self, container: Object, state: ContainerState, launch: Launch) -> int:
         if self._stopping.is_set():
@@ -269,26 +216,18 @@ class PodRun:
             probing.cancel()
             await asyncio.gather(probing, return_exceptions=True)
 
-    def _prober(self, container: Object, state: ContainerState) -> Prober:
-        return Prober(
-            state=state,
-            local_port=lambda port: self.machine.network.port_of(self.pod, port),
-            rewrite=lambda words: self._local([expand(word, state.environment) for word in words], container, {}),
-            time_scale=self.machine.time_scale,
-        )
-
     async def _probe(self, container: Object, state: ContainerState) -> None:
         """Startup first, then readiness and liveness side by side."""
         while state.process is None:
             await asyncio.sleep(0.005)
         if self._stopping.is_set():  # it was being started when the others were ended
-            self._kill(state)
+            await self._end(state)
             return
-        prober = self._prober(container, state)
+        prober = self._launcher.prober(container, state)
         startup, liveness = container.get("startupProbe"), container.get("livenessProbe")
         both = frozenset({True, False})
         if startup and not await prober.results(startup, lambda _: None, until=both):
-            self._kill(state)
+            await self._end(state)
             return
         state.started = True
         readiness = container.get("readinessProbe")
@@ -304,58 +243,37 @@ class PodRun:
 
     async def _keep_alive(self, prober: Prober, probe: Object, state: ContainerState) -> bool:
         alive = await prober.results(probe, lambda _: None, until=frozenset({False}))
-        self._kill(state)
+        await self._end(state)
         return alive
 
-    def _kill(self, state: ContainerState) -> None:
-        if state.process is not None:
-            send(state.process, signal.SIGTERM)
+    async def _end(self, state: ContainerState) -> None:
+        """SIGTERM and, after the grace, SIGKILL; the end of the process cancels this."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if state.process is not None:
+                send(state.process, number)
+            await asyncio.sleep(self._grace())
 
     def _set_ready(self, state: ContainerState, ready: bool) -> None:
         state.ready = ready
         self._touch()
 
     def _touch(self) -> None:
-        self._dirty.set()
+        self._writer.touch()
 
-    def _status(self) -> Object:
+    def _status(self, written: list[Object]) -> Object:
         phase = phase_of(self.inits, self.mains, over=self._over)
-        before = [*self._written.get("conditions", ()), *((self.pod.get("status") or {}).get("conditions") or [])]
+        before = [*written, *((self.pod.get("status") or {}).get("conditions") or [])]
         return status_of(self.inits, self.mains, phase, before, self._started_at) | self._extra
-
-    async def _write_statuses(self) -> None:
-        """The newest status whenever it changed; older ones that were not yet written are skipped."""
-        self._touch()
-        while True:
-            await self._dirty.wait()
-            self._dirty.clear()
-            await self._write()
-
-    async def _write(self) -> None:
-        status = self._status()
-        if status == self._written:
-            return
-        try:
-            body = {"metadata": {"uid": self.uid}, "status": status}
-            await self.machine.client.merge(f"{self.path}/status", body)
-            self._written = status
-        except (Refused, *TRANSIENT) as error:
-            if isinstance(error, Refused) and error.status in (404, 409):
-                return  # gone, or another of that name: the watch will tell
-            if isinstance(error, Refused) and error.status not in (429, 500, 503, 504):
-                raise
-            await asyncio.sleep(0.1)
-            self._touch()
 
     async def _delete(self) -> None:
         """Writes the last status and lets the object go."""
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}}
         while True:
             try:
-                await self._write()
+                await self._writer.write()
                 await self.machine.client.request("DELETE", self.path, body)
                 return
             except (Refused, *TRANSIENT) as error:
-                if isinstance(error, Refused) and error.status in (404, 409):
+                if is_another(error):
                     return
                 await asyncio.sleep(0.1)

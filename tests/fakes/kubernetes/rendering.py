@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.fakes.kubernetes.kinds import Resource
-from tests.fakes.kubernetes.operations import Page
+from tests.fakes.kubernetes.paging import Page
 from tests.fakes.kubernetes.storage import Entry, Object, encode
 from tests.fakes.kubernetes.tables import partial_metadata, table
 

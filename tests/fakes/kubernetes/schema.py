@@ -17,6 +17,8 @@ Object = dict[str, Any]
 Causes = list[Cause]
 
 _PRESERVE: Final = "x-kubernetes-preserve-unknown-fields"
+_SCALARS: Final = frozenset({"string", "boolean", "number", "integer"})
+_UNCONSTRAINING: Final = frozenset({"type", "description", "default", "nullable"})
 _TYPES: Final[dict[str, Callable[[Any], bool]]] = {
     "object": lambda value: isinstance(value, dict),
     "array": lambda value: isinstance(value, list),
@@ -58,6 +60,7 @@ class Schema:
         self.int_or_string = bool(document.get("x-kubernetes-int-or-string"))
         self.preserves = bool(document.get(_PRESERVE))
         self.embedded = bool(document.get("x-kubernetes-embedded-resource"))
+        self._is_bare = self.type in _SCALARS and not document.keys() - _UNCONSTRAINING
         self.names: Object = document.get("properties") or {}
         self._properties: dict[str, Schema] = {}
 
@@ -117,7 +120,7 @@ class Schema:
             for name in unknown:
                 del value[name]
         for below, schema, member in self._members(value):
-            if path or below != ".metadata":
+            if isinstance(member, dict | list) and (path or below != ".metadata"):
                 gone += schema.prune(member, path + below)
         return gone
 
@@ -131,7 +134,8 @@ class Schema:
                 elif name in value and value[name] is None and not document.get("nullable") and "type" in document:
                     del value[name]
         for _, schema, member in self._members(value):
-            schema.default(member)
+            if isinstance(member, dict | list):
+                schema.default(member)
 
     def validate(self, value: Any, path: str = "") -> Causes:
         """Every violation, in the order of the fields."""
@@ -139,6 +143,8 @@ class Schema:
             return []
         if wrong := self._type_problem(value, path):
             return [wrong]
+        if self._is_bare:
+            return []
         causes = list(self._value_problems(value, path))
         causes += self._junctor_problems(value, path)
         for below, schema, member in self._members(value):
