@@ -37,6 +37,7 @@ from flightpath_operator.training.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
 _CRD_PAUSE_S = 5.0
+_END_S = 0.5
 LEADER_LABEL = f"{GROUP}/leader"
 
 
@@ -49,8 +50,7 @@ def main() -> int:
 async def run(settings: Settings) -> int:
     """The whole life of the process; returns its exit code."""
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    _listen_to_signals(stop)
     health = Health()
     calls = ClientSettings(concurrent_calls=settings.concurrent_calls)
     async with connect(calls) as client, _serve(health.app(), settings.host, settings.metrics_port):
@@ -105,8 +105,14 @@ async def _lead(client: Client, settings: Settings, health: Health, leadership: 
             await leadership.release()
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # Kopf would wait five seconds for tasks that are not its own.
+            await asyncio.wait(tasks, timeout=_END_S)
         return _verdict(done)
+
+
+def _listen_to_signals(stop: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
 
 def _verdict(done: Iterable[asyncio.Task[Any]]) -> int:
@@ -130,9 +136,20 @@ async def _watch_add_ons(client: Client, known: Discovered, settings: Settings) 
 
 async def _watch_parents(controller: Controller, settings: Settings, stop: asyncio.Event) -> None:
     await controller.synced.wait()
-    await kopf.operator(
-        registry=make_registry(controller), settings=make_settings(settings), clusterwide=True, stop_flag=stop
+    ready = asyncio.Event()
+    watching = asyncio.create_task(
+        kopf.operator(
+            registry=make_registry(controller), settings=make_settings(settings), clusterwide=True, ready_flag=ready
+        )
     )
+    await asyncio.wait([watching, waiting := asyncio.create_task(ready.wait())], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    # Kopf has taken the signals for itself, and with them the order in which the process ends.
+    _listen_to_signals(stop)
+    try:
+        await watching
+    finally:
+        watching.cancel()
 
 
 def reconcilers(settings: Settings, key: bytes) -> Mapping[str, Reconcile]:

@@ -45,7 +45,7 @@ def make_settings(settings: Settings) -> kopf.OperatorSettings:
     made.posting.enabled = False
     made.scanning.disabled = True
     made.peering.standalone = True
-    made.watching.server_timeout = settings.server_timeout_s
+    made.watching.server_timeout = max(1, int(settings.server_timeout_s))  # real servers refuse "300.0"
     made.watching.client_timeout = settings.server_timeout_s + 30
     made.watching.connect_timeout = 30
     made.watching.inactivity_timeout = settings.server_timeout_s + 30
