@@ -81,6 +81,17 @@ class Job:
         kept = {worker.name for worker in self.workers.values()}
         return tuple(pod for pod in self.pods if pod.name not in kept)
 
+    @cached_property
+    def newest_attempt(self) -> int:
+        """The highest attempt that the status or a pod tells of."""
+        return max(self.state.attempt, *(pod.attempt for pod in self.pods), STRAY)
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether the status knows less than the pods: it was wiped, damaged, or restored without them."""
+        lost_group = self.state.attempt > 0 and self.state.group is None
+        return not self.state.finished and (lost_group or self.newest_attempt > self.state.attempt)
+
     def node_of(self, worker: Worker) -> Object | None:
         return self.observed.nodes.get(worker.node) if worker.node else None
 
@@ -117,7 +128,7 @@ def look(parent: Object, live: TrainingJobSpec, observed: Observed, now: float, 
     name = parent["metadata"]["name"]
     owned = (child for child in observed.children if child.get("kind") == "Pod" and is_owned(child, parent))
     pods = sorted((read_worker(name, pod) for pod in owned), key=lambda pod: (pod.attempt, pod.rank, pod.name))
-    state = _adopt(read_state(parent.get("status")), live, pods, now)
+    state = read_state(parent.get("status"))
     return Job(
         parent=parent,
         live=live,
@@ -152,16 +163,3 @@ def _run_spec(state: JobState, live: TrainingJobSpec) -> TrainingJobSpec:
     except ValidationError:
         return live
     return fixed.model_copy(update={field: getattr(live, field) for field in JOB_MUTABLE})
-
-
-def _adopt(state: JobState, live: TrainingJobSpec, pods: list[Worker], now: float) -> JobState:
-    """A status that knows less than the pods (restored, wiped, damaged) takes their attempt over as it stands."""
-    newest = max((pod.attempt for pod in pods if pod.attempt != STRAY), default=0)
-    lost_group = state.attempt > 0 and state.group is None and not state.finished
-    if newest <= state.attempt and not lost_group:
-        return state
-    run_spec, digest = freeze(live)
-    group = Group(
-        stage=Stage.ACTIVE, since=now, size=live.max_workers, lowest=live.min_workers, highest=live.max_workers
-    )
-    return state.having(attempt=max(newest, state.attempt), group=group, run_spec=run_spec, spec_hash=digest)

@@ -62,13 +62,14 @@ def fold_progress(job: Job) -> Folded:
         step_before=None,
     )
     important = (
-        first
-        or bool(metrics)
-        or bool(reached)
+        pace is None
         or before is None
+        or first
+        or bool(metrics)
+        or bool(reached or pace.reached)
         or report.checkpoint_step != before.checkpoint_step
         or report.step == report.total_steps
-        or report.received_at - _received_at(pace) >= job.settings.progress_interval.total_seconds()
+        or report.received_at - pace.received_at >= job.settings.progress_interval.total_seconds()
     )
     return Folded(state=state, important=important, metrics=metrics)
 

@@ -18,12 +18,12 @@ from flightpath_operator.training.ending import end_all, force_deadlines, unende
 from flightpath_operator.training.job import Job, look
 from flightpath_operator.training.judges import active_deadline, deadlines, judge, judge_deadline
 from flightpath_operator.training.progress import Metric, fold_progress
-from flightpath_operator.training.retry import gate
+from flightpath_operator.training.retry import Gated, gate
 from flightpath_operator.training.settings import TrainingSettings
-from flightpath_operator.training.state import Phase, Stage, read_state, write_state
-from flightpath_operator.training.status import describe, is_stalled, transition_notes
+from flightpath_operator.training.state import JobState, Phase, Stage, read_state, write_state
+from flightpath_operator.training.status import describe, transition_notes
 from flightpath_operator.training.supply import see_group, settle_streak, supply, supply_support
-from flightpath_operator.training.transitions import Decision, activate, begin, stop
+from flightpath_operator.training.transitions import Decision, activate, adopt, begin, stop
 
 _AT_ONCE = timedelta(0)
 _NAME_TAKEN = timedelta(seconds=60)
@@ -44,6 +44,8 @@ def reconcile(parent: Object, observed: Observed, now: float, settings: Training
     job = look(parent, live, observed, now, settings)
     if job.state.finished:
         return _finished(job)
+    if job.forgotten:
+        return _decided(job, adopt(job))
     if live.suspend:
         return _suspended(job)
     if job.group.stage is Stage.STOPPED:
@@ -79,8 +81,7 @@ def _active(job: Job) -> Plan:
     decision = judge(fresh)
     if decision is not None:
         return _decided(fresh, decision, metrics=folded.metrics)
-    # A report that ends a stall is written though the one before it was written just now.
-    kept = fresh if folded.important or is_stalled(job.state) else job
+    kept = fresh if folded.important else job
     seen = see_group(kept)
     wake = [active_deadline(fresh), *deadlines(fresh)]
     metrics = (*folded.metrics, *seen.metrics) if kept is fresh else seen.metrics
@@ -134,7 +135,7 @@ def _planned(
 ) -> Plan:
     """The writes that are due, and a status that tells of them."""
     gated = gate(job, job.state, writes)
-    state = describe(job.saying(gated.state), writes.problems)
+    state = describe(job.saying(_begun(job, gated)), writes.problems)
     before = job.parent.get("status") or {}
     blocked = state.blocked.not_before if state.blocked else None
     return Plan(
@@ -147,6 +148,12 @@ def _planned(
         metrics=metrics,
         again_in=_next_look(job.now, [*wake, blocked], bool(writes.problems)),
     )
+
+
+def _begun(job: Job, gated: Gated) -> JobState:
+    """The startup deadline counts from the first pod on: nothing is held before."""
+    first = not job.workers and any(child["kind"] == "Pod" for child in gated.writes.creates)
+    return gated.state.with_group(since=job.now) if first else gated.state
 
 
 def _next_look(now: float, wake: Iterable[float | None], taken: bool) -> timedelta | None:

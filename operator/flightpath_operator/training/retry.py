@@ -18,19 +18,19 @@ class Gated:
 
 
 def gate(job: Job, state: JobState, writes: Changes) -> Gated:
-    """Lets writes pass, unless the last ones were refused and their time has not come."""
-    wanted = bool(writes.creates or writes.patches or writes.deletes)
+    """Lets writes pass, unless the last ones were refused and their time has not come.
+
+    The refusals stay observed until writes are taken, so that none observed means: nothing stands in the way.
+    """
     blocked, refused = state.blocked, job.observed.problems
-    if not wanted or (blocked is None and not refused):
+    if not refused or not (writes.creates or writes.patches or writes.deletes):
         return Gated(state=state.having(blocked=None), writes=writes)
-    message = tell_problems(refused) if refused else (blocked.message if blocked else "")
+    message, held = tell_problems(refused), Changes(problems=writes.problems)
     if blocked is None:
         until = job.now + job.settings.retry_first.total_seconds()
-        blocked = Blocked(since=job.now, not_before=until, message=message)
-        return Gated(state=state.having(blocked=blocked), writes=Changes(problems=writes.problems))
+        return Gated(state=state.having(blocked=Blocked(since=job.now, not_before=until, message=message)), writes=held)
     if job.now < blocked.not_before:
-        held = blocked.model_copy(update={"message": message})
-        return Gated(state=state.having(blocked=held), writes=Changes(problems=writes.problems))
+        return Gated(state=state.having(blocked=blocked.model_copy(update={"message": message})), writes=held)
     again = Blocked(since=blocked.since, not_before=job.now + _delay(job, blocked), message=message)
     return Gated(state=state.having(blocked=again), writes=writes)
 
@@ -46,7 +46,7 @@ def refusal_reason(message: str) -> str:
     said = message.lower()
     if "exceeded quota" in said:
         return "QuotaExceeded"
-    if "nametaken" in said or "is not of this" in said or "exists and" in said:
+    if "exists and" in said:
         return "NameTaken"
     if "podsecurity" in said:
         return "PodSecurityViolated"

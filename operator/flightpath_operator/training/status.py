@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from flightpath_operator.conditions import drop_condition, find_condition, is_true, set_condition
+from flightpath_operator.conditions import drop_condition, find_condition, set_condition
 from flightpath_operator.plan import HASH_ANNOTATION, Note, Object
 from flightpath_operator.training.elastic import next_size
 from flightpath_operator.training.job import Job, changed_fields
@@ -164,7 +164,7 @@ def _waiting(job: Job) -> Verdict:
 
 def _tell_wait(job: Job) -> str:
     if job.pods:
-        return f"attempt {job.state.attempt} waits for {len(job.pods)} pods of earlier ones to end"
+        return f"attempt {job.state.attempt} waits; pods of earlier ones that have not ended: {len(job.pods)}"
     return f"attempt {job.state.attempt} begins at {moment(job.group.not_before or job.now)}"
 
 
@@ -232,7 +232,3 @@ def _mark(pod: Object) -> str | None:
 
 def _placed(job: Job) -> int:
     return sum(worker.scheduled for worker in job.workers.values())
-
-
-def is_stalled(state: JobState) -> bool:
-    return is_true(state.conditions, "Stalled")

@@ -76,6 +76,13 @@ def activate(job: Job) -> Decision:
     return Decision(state=state, cordon=tuple(open_nodes) if job.settings.cordon_nodes else ())
 
 
+def adopt(job: Job) -> Decision:
+    """Takes over a running group of which the status knows nothing: restarting it would cost what it has trained."""
+    run_spec, digest = freeze(job.live)
+    state = job.state.having(attempt=job.newest_attempt, run_spec=run_spec, spec_hash=digest)
+    return activate(job.saying(state))
+
+
 def stop(job: Job) -> Decision:
     """Suspends the run: nothing of it may run, and its spec may change."""
     state = job.state.having(
