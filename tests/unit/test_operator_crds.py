@@ -41,6 +41,7 @@ def _nodes(schema: Json, path: str = "") -> Iterator[tuple[str, Json]]:
             yield from _nodes(schema[key], f"{path}[]")
 
 
+KUSTOMIZATION = "kustomization.yaml"
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
 
@@ -56,14 +57,16 @@ def test_checked_in_crds_match_the_models(kind: Kind) -> None:
 
 
 def test_no_other_file_lies_among_the_crds() -> None:
-    assert {path.name for path in CRDS.iterdir()} == {f"{kind.plural}.yaml" for kind in KINDS}
+    files = {f"{kind.plural}.yaml" for kind in KINDS}
+    assert {path.name for path in CRDS.iterdir()} == files | {KUSTOMIZATION}
+    assert set(yaml.safe_load((CRDS / KUSTOMIZATION).read_text())["resources"]) == files
 
 
 def test_the_command_writes_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["crd", str(tmp_path / "new" / "crds")])
     crd.main()
     assert {path.name: path.read_text() for path in (tmp_path / "new" / "crds").iterdir()} == {
-        path.name: path.read_text() for path in CRDS.iterdir()
+        path.name: path.read_text() for path in CRDS.iterdir() if path.name != KUSTOMIZATION
     }
 
 
