@@ -28,6 +28,7 @@ _ALONE = ("test_survival.py", "test_language_rollout.py")
 """Chains that make their own regions: they run side by side with those of the one world."""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         group = "own regions" if item.path.name in _ALONE else "world"
