@@ -1,0 +1,1 @@
+"""What Flightpath runs on: clusters, clouds and the driver that provisions them."""

@@ -1,0 +1,1 @@
+"""The parts of the Terraform driver; `infra.terraform` is its front."""
