@@ -8,16 +8,17 @@ in the checkpoint.
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from serving.errors import InvalidInput, NotFound
+from serving.errors import FlightpathError, InvalidInput, NotFound
 from tasks.data.module import SPLITS, fetch_dataset, read_split
 from tasks.data.sampler import Sampler, steps_for
 from tasks.evaluation.accuracy import predict
@@ -31,6 +32,7 @@ from tasks.training.reporting import Listener, Progress
 from tasks.training.state import TrainingState, new_state, rank_state, restore, restore_rank
 
 _REPORTS_PER_RUN: Final = 60
+_Told = TypeVar("_Told")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,10 +49,20 @@ class TrainingOrder:
     workers: int
     resume: str = "auto"
     """`auto`: from the newest whole checkpoint; `never`; or a step's number."""
+    checkpoint_interval_steps: int | None = None
+    """In place of the recipe's."""
+    checkpoint_interval_s: float | None = None
+    """Save also when the newest checkpoint is so old."""
+    keep_checkpoints: int | None = None
+    """In place of the recipe's."""
 
     def __post_init__(self) -> None:
         if self.resume not in ("auto", "never") and not self.resume.isdecimal():
             raise InvalidInput("resume is malformed", got=self.resume, expected="auto | never | a step")
+        for name in ("checkpoint_interval_steps", "checkpoint_interval_s", "keep_checkpoints"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InvalidInput(f"{name} is malformed", got=value, expected="> 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +86,22 @@ class Worker:
         if self.world_size > 1:
             distributed.barrier()
 
+    def learn_from_first(self, work: Callable[[], _Told]) -> _Told:
+        """What `work` gives in rank 0, in every worker. Its failure is everyone's: none waits for one that has ended,
+        and all end with the same exit code."""
+        told: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                told[0] = work()
+            except FlightpathError as failed:
+                told[1] = failed
+        if self.world_size > 1:
+            distributed.broadcast_object_list(told, src=0, device=self.device)
+        if told[1] is not None:
+            raise told[1]
+        result: _Told = told[0]
+        return result
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Run:
@@ -86,7 +114,10 @@ class _Run:
     seed: int
     attempt: int
     skipped: tuple[str, ...]
-    """Torn checkpoints that were newer than the one resumed from; known to rank 0."""
+    """Torn checkpoints that were newer than the one resumed from."""
+    save_every_steps: int
+    save_every_s: float | None
+    keep_checkpoints: int
     fingerprint: str
     sampler: Sampler
     total_steps: int
@@ -146,6 +177,9 @@ def _begin(
         seed=order.seed,
         attempt=attempt,
         skipped=tuple(skipped),
+        save_every_steps=order.checkpoint_interval_steps or recipe.checkpoint_interval_steps,
+        save_every_s=order.checkpoint_interval_s,
+        keep_checkpoints=order.keep_checkpoints or recipe.keep_checkpoints,
         fingerprint=run_fingerprint(recipe, order.dataset_sha256),
         sampler=Sampler(samples=samples, global_batch=recipe.global_batch, seed=order.seed),
         total_steps=total_steps(recipe, samples),
@@ -164,62 +198,74 @@ def run_fingerprint(recipe: Recipe, dataset_sha256: str) -> str:
 
 def _fetch_once(order: TrainingOrder, worker: Worker, target: Path) -> Path:
     """Rank 0 fetches, then every worker checks what it is about to read."""
-    if worker.rank == 0:
-        fetch_dataset(order.dataset_uri, target, sha256=order.dataset_sha256)
-    worker.barrier()
+    worker.learn_from_first(lambda: str(fetch_dataset(order.dataset_uri, target, sha256=order.dataset_sha256)))
     return fetch_dataset(order.dataset_uri, target, sha256=order.dataset_sha256)
 
 
 def _agree_on_resume(folder: Path, resume: str, worker: Worker) -> tuple[SavedCheckpoint | None, int, list[str]]:
     """Rank 0 looks, all follow: the checkpoint to resume from, this attempt's number, and what was skipped."""
-    choice, skipped = torch.zeros(3, dtype=torch.int64), list[str]()
-    if worker.rank == 0:
-        step = int(resume) if resume.isdecimal() else None
-        found = checkpointing.find_latest_verified(folder, at_step=step)
-        if step is not None and found.newest is None:
-            raise NotFound("no whole checkpoint to resume from", got=found.skipped, expected=f"step {step}")
-        newest, skipped = (None, []) if resume == "never" else (found.newest, found.skipped)
-        choice += torch.tensor([newest.step, newest.attempt, 0] if newest else [-1, 0, 0])
-        choice[2] = found.attempts + 1
-    if worker.world_size > 1:
-        on_device = choice.to(worker.device)
-        distributed.broadcast(on_device, src=0)
-        choice = on_device.cpu()
-    step_done, attempt_of, attempt = (int(value) for value in choice)
-    if step_done < 0:
-        return None, attempt, skipped
-    chosen = checkpointing.verify_checkpoint(folder / checkpointing.checkpoint_name(step_done, attempt_of))
+    name, attempt, skipped = worker.learn_from_first(lambda: _look_for_checkpoint(folder, resume))
+    chosen = None if name is None else checkpointing.verify_checkpoint(folder / name)
     return chosen, attempt, skipped
+
+
+def _look_for_checkpoint(folder: Path, resume: str) -> tuple[str | None, int, list[str]]:
+    """Name of the checkpoint that the order means, this attempt's number, and what was skipped."""
+    step = int(resume) if resume.isdecimal() else None
+    found = checkpointing.find_latest_verified(folder, at_step=step)
+    if step is not None and found.newest is None:
+        raise NotFound(f"no whole checkpoint in {folder}", got=found.skipped or "none", expected=f"one of step {step}")
+    if resume == "never" or found.newest is None:
+        return None, found.attempts + 1, [] if resume == "never" else found.skipped
+    return found.newest.folder.name, found.attempts + 1, found.skipped
 
 
 def _train(run: _Run, state: TrainingState) -> None:
     model = _data_parallel(state.model, run.worker)
     started, first_step, saved_step = time.monotonic(), state.step, state.step
+    saved_at = started
     report_every = max(1, run.total_steps // _REPORTS_PER_RUN)
     model.train()
+    if first_step == run.total_steps:
+        _tell(run, state, samples_per_s=0.0, saved_step=saved_step, resumed_from=first_step)
     while state.step < run.total_steps:
         loss = _step(run, state, model)
         state.step += 1
         last = state.step == run.total_steps
         if last or state.step % report_every == 0:
             _record(run, state, loss)
-        if last or state.step % run.recipe.checkpoint_interval_steps == 0:
+        if last or _is_save_due(run, state.step, saved_at):
             save_checkpoint(run, state)
-            saved_step = state.step
-        if run.listener is not None and (last or state.step % report_every == 0):
+            saved_step, saved_at = state.step, time.monotonic()
+        if last or state.step % report_every == 0:
             samples = (state.step - first_step) * run.recipe.global_batch
-            run.listener(
-                Progress(
-                    step=state.step,
-                    total_steps=run.total_steps,
-                    loss=state.curve[-1]["loss"],
-                    samples_per_s=samples / (time.monotonic() - started),
-                    checkpoint_step=saved_step,
-                    time=time.time(),
-                    resumed_from_step=first_step or None,
-                    skipped_checkpoints=[_named(torn) for torn in run.skipped],
-                )
-            )
+            rate = samples / (time.monotonic() - started)
+            _tell(run, state, samples_per_s=rate, saved_step=saved_step, resumed_from=first_step)
+
+
+def _tell(run: _Run, state: TrainingState, *, samples_per_s: float, saved_step: int, resumed_from: int) -> None:
+    if run.listener is None:
+        return
+    run.listener(
+        Progress(
+            step=state.step,
+            total_steps=run.total_steps,
+            loss=state.curve[-1]["loss"],
+            samples_per_s=samples_per_s,
+            checkpoint_step=saved_step,
+            time=time.time(),
+            resumed_from_step=resumed_from or None,
+            skipped_checkpoints=[_named(torn) for torn in run.skipped],
+        )
+    )
+
+
+def _is_save_due(run: _Run, step: int, saved_at: float) -> bool:
+    """By steps, or by rank 0's clock."""
+    if step % run.save_every_steps == 0:
+        return True
+    limit = run.save_every_s
+    return limit is not None and run.worker.learn_from_first(lambda: time.monotonic() - saved_at >= limit)
 
 
 def _named(torn: str) -> dict[str, str]:
@@ -283,9 +329,7 @@ def save_checkpoint(run: _Run, state: TrainingState) -> None:
     checkpointing.commit(
         folder, step=state.step, fingerprint=run.fingerprint, seed=run.seed, world_size=run.worker.world_size
     )
-    checkpointing.remove_old(
-        run.folder, keep=run.recipe.keep_checkpoints, newest=checkpointing.verify_checkpoint(folder)
-    )
+    checkpointing.remove_old(run.folder, keep=run.keep_checkpoints, newest=checkpointing.verify_checkpoint(folder))
 
 
 def _data_parallel(model: torch.nn.Module, worker: Worker) -> torch.nn.Module:

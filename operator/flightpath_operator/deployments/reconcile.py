@@ -35,6 +35,8 @@ _CHILD_KINDS: Final = frozenset(
 )
 _RETRY: Final = timedelta(seconds=30)
 """After a write that was refused, and while a name is taken."""
+_ROLLOUT: Final = timedelta(seconds=5)
+"""While replicas come up: their pods belong to a ReplicaSet, so what they wait for wakes nobody here."""
 _NAMESPACE_LABEL_MINOR: Final = 21
 
 
@@ -73,8 +75,14 @@ def _carry_out(
         deletes=changes.deletes,
         status=status,
         notes=notes_of_transitions(before, after, good={"Ready"}, bad={"Degraded"}, calm={"Progressing"}),
-        again_in=_RETRY if observed.problems else None,
+        again_in=_next_look(observed, servers),
     )
+
+
+def _next_look(observed: Observed, servers: Servers) -> timedelta | None:
+    if observed.problems:
+        return _RETRY
+    return None if servers.complete or servers.stuck else _ROLLOUT
 
 
 def _wanted(

@@ -75,6 +75,9 @@ def _torchrun(job: Job, rank: int, number: str, processes: int) -> dict[str, str
         "PET_RDZV_ID": f"{job.uid}-a{job.state.attempt}",
         # By default each agent asks the DNS whether it is the host, which may not know the first worker yet.
         "PET_RDZV_CONF": f"is_host={int(rank == 0)}",
+        # Agents that stay keep the shared store's address from their first round and never tell it to one that comes
+        # later: it would wait until both fail (pytorch/pytorch#135712).
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "PET_MAX_RESTARTS": str(job.spec.restart.max_restarts),
     }
 

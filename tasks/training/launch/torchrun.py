@@ -4,8 +4,9 @@
         --recipe resnet-digits --dataset file:///…/datasets/<sha256> --output file:///…/run --seed 1
 
 Every worker reads RANK, WORLD_SIZE and MASTER_* as torchrun sets them, FLIGHTPATH_CHECKPOINT_URI (in
-place of --output) and FLIGHTPATH_RESUME (auto, never, a step). Rank 0 posts progress to
-FLIGHTPATH_PROGRESS_URL. Exit codes: 0 done, 2 a wrong input, 75 worth trying again.
+place of --output), FLIGHTPATH_RESUME (auto, never, a step) and, over the recipe's, FLIGHTPATH_CHECKPOINT_
+INTERVAL_STEPS, INTERVAL_SECONDS and KEEP. Rank 0 posts progress to FLIGHTPATH_PROGRESS_URL. Exit codes: 0
+done, 2 a wrong input, 75 worth trying again; torchrun makes 1 of both, `agent.py` beside this does not.
 """
 
 import argparse
@@ -87,7 +88,17 @@ def parse_order(arguments: Sequence[str], environment: Mapping[str, str]) -> Tra
         seed=given.seed,
         workers=int(environment.get("WORLD_SIZE", "1")),
         resume=environment.get("FLIGHTPATH_RESUME") or given.resume,
+        checkpoint_interval_steps=_whole(environment, "FLIGHTPATH_CHECKPOINT_INTERVAL_STEPS"),
+        checkpoint_interval_s=_whole(environment, "FLIGHTPATH_CHECKPOINT_INTERVAL_SECONDS"),
+        keep_checkpoints=_whole(environment, "FLIGHTPATH_CHECKPOINT_KEEP"),
     )
+
+
+def _whole(environment: Mapping[str, str], name: str) -> int | None:
+    given = environment.get(name, "")
+    if given and not given.isdecimal():
+        raise InvalidInput(f"{name} is malformed", got=given, expected="a whole number > 0")
+    return int(given) if given else None
 
 
 def local_folder(uri: str) -> Path:

@@ -87,6 +87,7 @@ async def run(state: ContainerState, launch: Launch, fallback_to_logs: bool) -> 
     launch.message.unlink(missing_ok=True)
     mark = uuid4().hex
     with launch.log.open("ab") as log:
+        log_begins = log.tell()
         process = await asyncio.create_subprocess_exec(
             *launch.argv,
             env=launch.environment | {_MARK: mark},
@@ -106,10 +107,10 @@ async def run(state: ContainerState, launch: Launch, fallback_to_logs: bool) -> 
         await process.wait()
         raise
     send(process, signal.SIGKILL)  # what it left behind dies with its container
-    return _settle(state, launch, code, fallback_to_logs)
+    return _settle(state, code, _message(launch, log_begins if fallback_to_logs and code != 0 else None))
 
 
-def _settle(state: ContainerState, launch: Launch, code: int, fallback_to_logs: bool) -> int:
+def _settle(state: ContainerState, code: int, message: str) -> int:
     exit_code = 128 - code if code < 0 else code
     terminated: Object = {
         "exitCode": exit_code,
@@ -120,20 +121,20 @@ def _settle(state: ContainerState, launch: Launch, code: int, fallback_to_logs: 
     }
     if code < 0:
         terminated["signal"] = -code
-    if message := _message(launch, fallback_to_logs and exit_code != 0):
+    if message:
         terminated["message"] = message
     state.process, state.ready, state.started, state.reason = None, False, False, None
     state.terminated = terminated
     return exit_code
 
 
-def _message(launch: Launch, fallback_to_logs: bool) -> str:
-    """The file that the container left, or the log's tail after a failure."""
+def _message(launch: Launch, log_begins: int | None) -> str:
+    """The file that the container left, or the tail of its log, which may hold earlier runs, if that is asked for."""
     if launch.message.exists() and (text := launch.message.read_text(errors="replace")):
         return text[-_MESSAGE_BYTES:]
-    if not fallback_to_logs:
+    if log_begins is None:
         return ""
-    tail = launch.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
+    tail = launch.log.read_bytes()[log_begins:][-_LOG_TAIL_BYTES:].decode(errors="replace")
     return "".join(tail.splitlines(keepends=True)[-_LOG_TAIL_LINES:])
 
 

@@ -18,6 +18,8 @@ Host = tuple[str, str]
 """(namespace, hostname of a Pod)."""
 
 LOOPBACK: Final = "127.0.0.1"
+_EVERY_ADDRESS: Final = "0.0.0.0"
+"""What servers in Pods listen on: of this machine it is the loopback alone."""
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 _NAME: Final = re.compile(
     rf"(?P<before>//|@)?(?<![\w.-])(?P<name>{_LABEL}(?:\.{_LABEL})*)(?::(?P<port>\d{{1,5}}))?(?![\w.-])"
@@ -171,6 +173,8 @@ class LocalNetwork:
 
         def rewrite(word: str) -> str:
             option, equals, value = word.rpartition("=")
+            if value == _EVERY_ADDRESS:
+                return f"{option}{equals}{LOOPBACK}"
             if value in ports and (not equals or option.startswith("-")):
                 return f"{option}{equals}{ports[value]}"
             return _NAME.sub(lambda found: self._rewrite_name(found, namespace), word)

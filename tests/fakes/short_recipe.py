@@ -1,0 +1,12 @@
+"""The repository's own recipe resnet-digits with fewer epochs: long enough to be killed in the middle."""
+
+from dataclasses import replace
+
+from tasks.training.recipes import Recipe, resnet_digits
+
+REFERENCE = "tests.fakes.short_recipe:short_digits"
+STEPS = 73
+
+
+def short_digits() -> Recipe:
+    return replace(resnet_digits(), epochs=4)
