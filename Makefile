@@ -30,7 +30,7 @@ test: $(READY) ## unit and integration tests, real components
 	@$(PY) -m pytest tests/unit tests/integration $(ARGS)
 
 test-e2e: $(READY) ## the long chains
-	@$(PY) -m pytest tests/e2e -n 2 --dist loadgroup $(ARGS)
+	@.ci/e2e $(ARGS)
 
 check: $(READY) ## format, lint, types, layers
 	@.venv/bin/ruff format --check .

@@ -24,17 +24,6 @@ _CRASHING = [sys.executable, "-m", "tests.fakes.engine_that_crashes", "--model",
 _CRASHING += ["--bundle", "{bundle}", "--variant", "{variant}", "--host", "{host}", "--port", "{port}"]
 
 
-_ALONE = ("test_survival.py", "test_language_rollout.py")
-"""Chains that make their own regions: they run side by side with those of the one world."""
-
-
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        group = "own regions" if item.path.name in _ALONE else "world"
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @dataclass(frozen=True)
 class World:
     """A checkout's commands against a state root and ports of their own."""
