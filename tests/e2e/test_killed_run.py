@@ -31,6 +31,8 @@ _POINTS = (
     ("promotion", "eu-west canary"),
 )
 """Stage and beginning of the announcement at which something is killed, in the order of a release."""
+_POLICY = '{"p95_floor_ms": 5000, "max_p95_ms": 10000}'
+"""What dies is judged here, not how busy the machine is."""
 _ROLLBACK_POINTS = ("started", "ordered", "starting", "switching", "done")
 
 
@@ -49,7 +51,7 @@ def _start(world: World, progress: Path, file: str, workflow: str, *arguments: s
 
 
 def _release(world: World, progress: Path, release: str, seed: int = 1) -> subprocess.Popen[bytes]:
-    order = ["--recipe", _MODEL, "--release_id", release, "--seed", str(seed)]
+    order = ["--recipe", _MODEL, "--release_id", release, "--seed", str(seed), "--policy", _POLICY]
     return _start(world, progress, "release", "release", *order)
 
 

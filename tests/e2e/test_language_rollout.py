@@ -113,11 +113,11 @@ def marked(topology: Topology) -> list[psutil.Process]:
 @pytest.mark.timeout(1200)
 async def test_a_language_model_goes_live_and_is_back_after_kill_9(tmp_path: Path) -> None:
     topology = make_topology(tmp_path, "home")
-    policy = {"start_timeout_s": 280.0, "step_timeout_s": 120.0}
+    policy = {"start_timeout_s": 600.0, "step_timeout_s": 120.0}
     async with running_regions(topology):
         good = make_release(tmp_path, topology, "llm-1")
         await client(topology).put_promotion("llm-1", make_order(good, ["home"], **policy))
-        promotion = await finished(client(topology), "llm-1", timeout_s=290.0)
+        promotion = await finished(client(topology), "llm-1", timeout_s=700.0)
         assert promotion["state"] == "live", promotion
         gates = {g["gate"]: g for step in part(promotion, "home")["steps"] for g in step["gates"]}
         assert {gates[name]["status"] for name in ("tokenizer", "chat template", "golden", "golden agreement")} == {

