@@ -98,11 +98,14 @@ class OperatorProcess:
             self.process.wait()
             raise
 
+    async def stop(self) -> int:
+        """As `end`, in a thread: the API server that it says goodbye to may live in this very loop."""
+        return await asyncio.to_thread(self.end)
+
     async def __aenter__(self) -> Self:
         self.start()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         if self.process is not None and self.process.poll() is None:
-            # In a thread: the API server that it says goodbye to may live in this very loop.
-            await asyncio.to_thread(self.end)
+            await self.stop()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -215,3 +216,37 @@ async def test_a_watch_follows_what_happens_and_survives_its_cuts(server: ApiSer
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_status_that_only_tells_of_missing_children_is_left_to_the_next_look(
+    server: ApiServer, client: Client
+) -> None:
+    executor = Executor(client, {CONFIG_MAP: Cache()}.get)
+    parent = server.create(training_job())
+    plan = Plan(creates=(config_map(parent),), status={"phase": "Pending"})
+    outcome = await executor.carry_out(parent, plan, may_postpone=True)
+    assert (outcome.postponed, outcome.writes) == (True, 1)
+    assert "status" not in server.get("trainingjobs", "digits")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"again_in": timedelta(0)}, {"patch_parent": {"metadata": {"labels": {"a": "b"}}}}, {"creates": ()}],
+    ids=["a decision", "a patch of the parent", "nothing made"],
+)
+async def test_any_other_status_is_written_at_once(server: ApiServer, client: Client, change: dict[str, Any]) -> None:
+    executor = Executor(client, {CONFIG_MAP: Cache()}.get)
+    parent = server.create(training_job())
+    plan = replace(Plan(creates=(config_map(parent),), status={"phase": "Pending"}), **change)
+    assert not (await executor.carry_out(parent, plan, may_postpone=True)).postponed
+    assert server.get("trainingjobs", "digits")["status"] == {"phase": "Pending"}
+
+
+async def test_a_refused_child_is_told_at_once(server: ApiServer, client: Client) -> None:
+    server.faults.add(Fault(verb="create", plural="configmaps", status=403))
+    executor = Executor(client, {CONFIG_MAP: Cache()}.get)
+    parent = server.create(training_job())
+    plan = Plan(creates=(config_map(parent),), status={"phase": "Pending"})
+    outcome = await executor.carry_out(parent, plan, may_postpone=True)
+    assert not outcome.postponed
+    assert len(outcome.problems) == 1

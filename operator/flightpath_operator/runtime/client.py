@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio.client import Configuration
@@ -22,6 +23,7 @@ from kubernetes.aio.config.incluster_config import load_incluster_config
 
 from flightpath_operator.plan import MANAGER, Object
 from flightpath_operator.runtime.errors import Unavailable, from_answer
+from flightpath_operator.runtime.permits import Permits, Urgency
 from flightpath_operator.runtime.resources import Resource
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -48,15 +50,20 @@ class Client:
 
     def __init__(self, configuration: Configuration, settings: ClientSettings) -> None:
         self._configuration = configuration
+        # Once here: aiohttp would ask two threads for the proxy on every call.
+        configuration.proxy = configuration.proxy or _proxy(configuration.host)
+        configuration.client_session_kwargs = {"trust_env": False}
         self._settings = settings
         self._rest = RESTClientObject(configuration)
-        self._permits = asyncio.Semaphore(settings.concurrent_calls)
+        self._permits = Permits(settings.concurrent_calls)
 
     async def close(self) -> None:
         await self._rest.close()
 
-    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object:
-        return await self._call("GET", resource.path(name, namespace))
+    async def get(
+        self, resource: Resource, name: str, namespace: str | None = None, *, urgency: Urgency = Urgency.WORK
+    ) -> Object:
+        return await self._call("GET", resource.path(name, namespace), urgency=urgency)
 
     async def read(self, path: str) -> Object:
         """Any document by its path: discovery, version."""
@@ -70,21 +77,30 @@ class Client:
         accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1" if metadata_only else None
         return await self._call("GET", resource.collection(), query=query, accept=accept)
 
-    async def create(self, resource: Resource, obj: Object) -> Object:
+    async def create(self, resource: Resource, obj: Object, *, urgency: Urgency = Urgency.WORK) -> Object:
         """Raises Exists when the name is taken."""
-        return await self._call("POST", resource.collection(_namespace(obj)), body=obj, query=_MANAGED)
+        path = resource.collection(_namespace(obj))
+        return await self._call("POST", path, body=obj, query=_MANAGED, urgency=urgency)
 
     async def patch(
-        self, resource: Resource, name: str, namespace: str | None, body: Object, *, subresource: str = ""
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str | None,
+        body: Object,
+        *,
+        subresource: str = "",
+        urgency: Urgency = Urgency.WORK,
     ) -> Object:
         """A JSON merge patch."""
         path = resource.path(name, namespace) + (f"/{subresource}" if subresource else "")
-        return await self._call("PATCH", path, body=body, query=_MANAGED, content_type=MERGE_PATCH)
+        return await self._call("PATCH", path, body=body, query=_MANAGED, content_type=MERGE_PATCH, urgency=urgency)
 
-    async def replace(self, resource: Resource, obj: Object) -> Object:
+    async def replace(self, resource: Resource, obj: Object, *, urgency: Urgency = Urgency.WORK) -> Object:
         """Raises Conflict unless the object is still of the version that `obj` carries."""
         name = obj["metadata"]["name"]
-        return await self._call("PUT", resource.path(name, _namespace(obj)), body=obj, query=_MANAGED)
+        path = resource.path(name, _namespace(obj))
+        return await self._call("PUT", path, body=obj, query=_MANAGED, urgency=urgency)
 
     async def delete(self, resource: Resource, obj: Object, *, grace_s: int | None = None) -> Object:
         """Deletes this very object, not a namesake that came later."""
@@ -118,13 +134,14 @@ class Client:
         query: Mapping[str, Any] | None = None,
         content_type: str | None = None,
         accept: str | None = None,
+        urgency: Urgency = Urgency.WORK,
     ) -> Object:
         if query:
             path = f"{path}?{urlencode(query)}"
         attempt = 1
         while True:
             try:
-                async with self._permits:
+                async with self._permits.one(urgency):
                     answer = await self._send(method, path, body, content_type, accept, self._settings.timeout_s)
                     return json.loads(await answer.read())  # type: ignore[no-any-return]
             except Unavailable as away:
@@ -191,6 +208,12 @@ async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[Object]:
             yield event
     except (aiohttp.ClientError, TimeoutError, ValueError) as broken:
         raise Unavailable(0, "NoAnswer", f"watch broke off: {broken!r}") from broken
+
+
+def _proxy(url: str) -> str | None:
+    """What the usual variables (HTTPS_PROXY, NO_PROXY, …) say of a server."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 
 
 def _parsed(body: bytes) -> Any:

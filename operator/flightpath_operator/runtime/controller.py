@@ -25,6 +25,8 @@ from flightpath_operator.runtime.resources import NODE, PARENTS, POD, Resource
 
 logger = logging.getLogger(__name__)
 _CONFLICT_PAUSE: Final = timedelta(milliseconds=20)
+_TELL_PAUSE: Final = timedelta(milliseconds=50)
+_TELL_PAUSE_PER_KEY: Final = timedelta(milliseconds=5)
 _PROGRESS_PAUSE_S: Final = 1.0
 _ROUNDS: Final = 8
 """Looks in a row that write, after which an object counts as one that does not settle."""
@@ -61,6 +63,8 @@ class Controller:
         self._progress: dict[Key, Mapping[str, Any]] = {}
         self._problems: dict[Key, tuple[str, ...]] = {}
         self._rounds: dict[Key, int] = {}
+        self._postponed: set[Key] = set()
+        """Whose last look left the status to the next one."""
         self.queue = Queue(self._look)
         self.metrics = OperatorMetrics(depth=lambda: self.queue.depth, parents=self.parents)
         self._executor = Executor(client, self._caches.get, may_cordon=may_cordon)
@@ -114,6 +118,7 @@ class Controller:
         self._progress.pop(key, None)
         self._problems.pop(key, None)
         self._rounds.pop(key, None)
+        self._postponed.discard(key)
 
     def _child_changed(self, child: Object) -> None:
         for reference in child["metadata"].get("ownerReferences") or []:
@@ -172,16 +177,23 @@ class Controller:
         decided = time.perf_counter()
         seconds.labels(kind=key.kind, phase="decide").observe(decided - began)
         try:
-            outcome = await self._executor.carry_out(parent, plan)
+            # Never twice in a row: children that vanish as soon as they are made must show in the status.
+            may_postpone = key not in self._postponed
+            outcome = await self._executor.carry_out(parent, plan, may_postpone=may_postpone)
         except NotFound:
             # The parent went while its plan was carried out; its deletion is on the way.
             return _CONFLICT_PAUSE
         if outcome.writes:
             seconds.labels(kind=key.kind, phase="write").observe(time.perf_counter() - decided)
             self.metrics.writes.labels(kind=key.kind).inc(outcome.writes)
+        self._postponed.discard(key)
         if outcome.conflict:
             # Nothing is told of a plan whose status was not taken: it is made anew.
             return _CONFLICT_PAUSE
+        if outcome.postponed:
+            self._postponed.add(key)
+            # The new children's own events mostly come first; and in a burst, making goes before telling.
+            return max(_TELL_PAUSE, _TELL_PAUSE_PER_KEY * self.queue.depth)
         for note in plan.notes:
             self._events.record(parent, note)
         for name, labels, amount in plan.metrics:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from flightpath_operator.plan import MANAGER, Note, Object
 from flightpath_operator.runtime.client import Client
 from flightpath_operator.runtime.errors import ApiError
+from flightpath_operator.runtime.permits import Urgency
 from flightpath_operator.runtime.resources import EVENT
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class EventRecorder:
 
     async def _post(self, event: Object) -> None:
         try:
-            await self._client.create(EVENT, event)
+            await self._client.create(EVENT, event, urgency=Urgency.RECORD)
         except ApiError as failure:
             logger.info("event %s was not recorded: %s", event["metadata"]["name"], failure)
 

@@ -13,6 +13,7 @@ from flightpath_operator.plan import FINALIZER, Delete, Object, Patch, Plan, is_
 from flightpath_operator.runtime.cache import Cache
 from flightpath_operator.runtime.client import Client
 from flightpath_operator.runtime.errors import ApiError, Conflict, Exists, NotFound, Refused
+from flightpath_operator.runtime.permits import Urgency
 from flightpath_operator.runtime.resources import NODE, Resource, resource_of
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ class Outcome:
     conflict: bool = False
     """Something had changed meanwhile: look again soon."""
     writes: int = 0
+    postponed: bool = False
+    """The status was left to the next look, which sees what was made now: nothing of this plan is told."""
 
 
 class Executor:
@@ -40,8 +43,11 @@ class Executor:
         self._cache_of = cache_of
         self._may_cordon = may_cordon
 
-    async def carry_out(self, parent: Object, plan: Plan) -> Outcome:
-        """Raises Unavailable when the server does not take the writes for now; NotFound when the parent is gone."""
+    async def carry_out(self, parent: Object, plan: Plan, *, may_postpone: bool = False) -> Outcome:
+        """Raises Unavailable when the server does not take the writes for now; NotFound when the parent is gone.
+
+        `may_postpone`: another look follows soon, whatever becomes of this one.
+        """
         changes: list[Coroutine[Any, Any, str | None]] = [
             *(self._create(parent, child) for child in plan.creates),
             *(self._patch(parent, patch) for patch in plan.patches),
@@ -56,6 +62,8 @@ class Executor:
         # The status is written whatever became of the rest: it tells of problems too.
         outcomes = [result for result in results if isinstance(result, BaseException)]
         problems = tuple(sorted({result for result in results if isinstance(result, str)}))
+        if may_postpone and _is_passing(plan) and not outcomes and not problems:
+            return Outcome(writes=writes, postponed=True)
         writes += await self._write_parent(parent, plan, outcomes)
         return Outcome(
             problems=problems, conflict=any(isinstance(result, Conflict) for result in outcomes), writes=writes
@@ -72,7 +80,8 @@ class Executor:
             version = self._version(parent)
             body = {"metadata": {"resourceVersion": version}, "status": patch}
             try:
-                await self._patch_parent(parent, body, subresource="status")
+                urgency = Urgency.WORK if _is_decision(plan) else Urgency.RECORD
+                await self._patch_parent(parent, body, subresource="status", urgency=urgency)
             except Conflict as stale:
                 outcomes.append(stale)
             writes += 1
@@ -100,12 +109,13 @@ class Executor:
         body = {"metadata": {"finalizers": names, "resourceVersion": parent["metadata"]["resourceVersion"]}}
         await self._patch_parent(parent, body)
 
-    async def _patch_parent(self, parent: Object, body: Object, *, subresource: str = "") -> None:
+    async def _patch_parent(
+        self, parent: Object, body: Object, *, subresource: str = "", urgency: Urgency = Urgency.WORK
+    ) -> None:
         metadata = parent["metadata"]
+        place = metadata["name"], metadata.get("namespace")
         self._remember(
-            await self._client.patch(
-                resource_of(parent), metadata["name"], metadata.get("namespace"), body, subresource=subresource
-            )
+            await self._client.patch(resource_of(parent), *place, body, subresource=subresource, urgency=urgency)
         )
 
     # Children: a refusal comes back as a problem, everything else as an exception
@@ -183,6 +193,17 @@ class Executor:
         cache = self._cache_of(resource_of(obj))
         if cache is not None:
             cache.drop(obj)
+
+
+def _is_passing(plan: Plan) -> bool:
+    """Whether the status only describes children as missing that have just been made."""
+    parent = plan.finalizer is False or plan.delete_parent or plan.patch_parent
+    return bool(plan.creates) and not (_is_decision(plan) or parent or plan.patches or plan.deletes or plan.cordon)
+
+
+def _is_decision(plan: Plan) -> bool:
+    """Whether what comes next waits for the status to be saved: that is what a look at once says."""
+    return plan.again_in is not None and not plan.again_in
 
 
 def status_patch(present: Object, wanted: Object) -> Object:

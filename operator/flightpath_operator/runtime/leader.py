@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from flightpath_operator.plan import Object
 from flightpath_operator.runtime.client import Client
 from flightpath_operator.runtime.errors import ApiError, Conflict, NotFound
+from flightpath_operator.runtime.permits import Urgency
 from flightpath_operator.runtime.resources import LEASE
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class Leadership:
             lease = await self._read()
             if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
                 lease["spec"] |= {"holderIdentity": "", "renewTime": _now()}
-                await self._client.replace(LEASE, lease)
+                await self._client.replace(LEASE, lease, urgency=Urgency.LEASE)
         except ApiError as failure:
             logger.warning("lease %s was not released: %s", self._name, failure)
 
@@ -95,7 +96,7 @@ class Leadership:
         lease = await self._read()
         try:
             if lease is None:
-                await self._client.create(LEASE, self._new())
+                await self._client.create(LEASE, self._new(), urgency=Urgency.LEASE)
                 return True
             holder = lease["spec"].get("holderIdentity") or ""
             if holder not in ("", self._identity) and not self._is_over(lease):
@@ -108,7 +109,7 @@ class Leadership:
                 "leaseDurationSeconds": self._settings.lease_s,
                 "renewTime": _now(),
             }
-            await self._client.replace(LEASE, lease)
+            await self._client.replace(LEASE, lease, urgency=Urgency.LEASE)
         except Conflict:
             return False
         return True
@@ -122,7 +123,7 @@ class Leadership:
 
     async def _read(self) -> Object | None:
         try:
-            return await self._client.get(LEASE, self._name, self._namespace)
+            return await self._client.get(LEASE, self._name, self._namespace, urgency=Urgency.LEASE)
         except NotFound:
             return None
 
