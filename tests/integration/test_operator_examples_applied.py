@@ -60,7 +60,7 @@ async def accepted(cluster: Cluster, plural: str, name: str, operator: OperatorP
     [
         ("single-worker", "digits", 1),
         ("ddp-2x2", "digits-ddp", 2),
-        ("elastic-spot", "digits-spot", 8),
+        ("elastic-spot", "digits-spot", 2),
         ("resume-from-s3", "llm-continued", 4),
     ],
 )
@@ -96,6 +96,7 @@ async def test_a_team_cluster_without_kuberay_is_refused_by_name(furnished: Clus
         return [each for each in status.get("conditions") or [] if each["reason"] == "KubeRayMissing"]
 
     assert (await until(refused, operator))[0]["status"] == "False"
+    assert (await furnished.status("trainingclusters", "vision"))["phase"] == "Pending"
 
 
 async def test_deployments_become_servers(furnished: Cluster, operator: OperatorProcess) -> None:
