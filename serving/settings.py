@@ -5,6 +5,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.errors import InvalidInput
+
 
 class Settings(BaseSettings):
     """Read from FLIGHTPATH_* variables; every default serves one machine with no cluster."""
@@ -23,12 +25,26 @@ class Settings(BaseSettings):
     store: str | None = None
     """fsspec URI of the artifact store; by default `store/` in the state root."""
 
+    listen: str = ""
+    """host:port that this gateway or agent listens on where its URL names something in front of it, such as a load
+    balancer; by default the gateway listens on its URL's host and the agent on 127.0.0.1."""
+
     llm_regions: str = ""
     """Regions (comma-separated) that the demo releases language models to; empty: all. The others route to them."""
 
     @property
     def root(self) -> Path:
         return self.home.expanduser().resolve()
+
+    @property
+    def listen_address(self) -> tuple[str, int] | None:
+        """`listen` in its two parts, None where it is not set."""
+        if not self.listen:
+            return None
+        host, _, port = self.listen.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise InvalidInput("FLIGHTPATH_LISTEN is malformed", got=self.listen, expected="host:port, as 0.0.0.0:8080")
+        return host, int(port)
 
     @property
     def store_uri(self) -> str:

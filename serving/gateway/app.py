@@ -43,6 +43,8 @@ from serving.web_server import ServerLimits, WebServer, run_on_uvloop, stop_on_s
 class GatewayConfig:
     region: Region
     tokens: TokenFolder
+    listen: tuple[str, int] | None = None
+    """Where to listen if not at the region's gateway_url."""
     limits: GatewayLimits = field(default_factory=GatewayLimits)
     upstream: UpstreamLimits = field(default_factory=UpstreamLimits)
     feedback: FeedbackLimits = field(default_factory=FeedbackLimits)
@@ -62,6 +64,8 @@ class GatewayConfig:
 
     @property
     def address(self) -> tuple[str, int]:
+        if self.listen is not None:
+            return self.listen
         parts = urlsplit(self.region.gateway_url)
         if parts.hostname is None or parts.port is None:
             raise InvalidInput("gateway_url is malformed", got=self.region.gateway_url, expected="http://host:port")
@@ -173,7 +177,8 @@ def read_config(arguments: list[str]) -> GatewayConfig:
     except ValueError as wrong:
         raise InvalidInput("environment is not usable", got=str(wrong), expected="see serving/settings.py") from wrong
     topology = load_topology(settings)
-    return GatewayConfig(region=topology.region(region), tokens=TokenFolder(folder=topology.token_folder))
+    tokens = TokenFolder(folder=topology.token_folder)
+    return GatewayConfig(region=topology.region(region), tokens=tokens, listen=settings.listen_address)
 
 
 def main() -> int:

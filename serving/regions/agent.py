@@ -80,11 +80,13 @@ class Agent:
         region_name: str,
         *,
         launch: LaunchSettings | None = None,
+        listen: tuple[str, int] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.region = topology.region(region_name)
         self._topology = topology
         self._launch = launch
+        self._listen = listen or (_HOST, urlsplit(self.region.agent_url).port or 80)
         self._clock = clock
         self._stack = contextlib.AsyncExitStack()
         self._stopping = asyncio.Event()
@@ -213,9 +215,9 @@ class Agent:
 
     def _bind(self) -> socket.socket:
         """Taken before anything is touched: an agent that cannot be reached must not work either."""
-        port = urlsplit(self.region.agent_url).port or 80
+        host, port = self._listen
         try:
-            return bind_listener(_HOST, port)
+            return bind_listener(host, port)
         except OSError as taken:
             holder = processes.listener(port)
             got = str(taken) if holder is None else f"pid {holder.pid} ({holder.name()})"
@@ -291,11 +293,11 @@ async def _end_task(task: asyncio.Task[None]) -> None:
         await task
 
 
-async def serve(topology: Topology, region_name: str) -> int:
+async def serve(topology: Topology, region_name: str, listen: tuple[str, int] | None = None) -> int:
     """Run an agent until SIGTERM or SIGINT; returns the exit code."""
     stop = asyncio.Event()
     stop_on_signals(stop.set)
-    agent = Agent(topology, region_name)
+    agent = Agent(topology, region_name, listen=listen)
     try:
         await agent.start()
     except FlightpathError as failure:
@@ -313,12 +315,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        topology = load_topology(Settings())
+        settings = Settings()
+        topology, listen = load_topology(settings), settings.listen_address
         topology.region(options.region)
     except FlightpathError as failure:
         print(f"agent {options.region}: {failure}", file=sys.stderr)
         return 1
-    return run_on_uvloop(serve(topology, options.region))
+    return run_on_uvloop(serve(topology, options.region, listen))
 
 
 if __name__ == "__main__":
