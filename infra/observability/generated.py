@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from infra.observability.dashboards import render_board
 from infra.observability.files import FOLDER, render
+from infra.observability.panels import BOARDS
 from infra.observability.slo import rule_file
 
 
@@ -11,6 +13,8 @@ def contents() -> Iterator[tuple[Path, str]]:
     """Every generated file and what it should hold."""
     yield FOLDER / "rules/region/slo.yml", render(rule_file("region"))
     yield FOLDER / "rules/global/slo.yml", render(rule_file("global"))
+    for board in BOARDS:
+        yield FOLDER / f"dashboards/{board.uid}.json", render_board(board)
 
 
 def stale() -> list[Path]:

@@ -5,7 +5,7 @@ alerts on them (alerts/shared/slo.yml) need no number of their own but the burn 
 the multi-window, multi-burn-rate alerts in Google's Site Reliability Workbook, chapter 5.
 
 A burn rate is the share of bad events over the share that the objective allows: at 1 the budget of a month lasts a
-month. With an objective below 93.1 % a burn rate of 14.4 cannot happen, so the GPU objectives have the slower ones only.
+month. Below an objective of 93.1 % a burn rate of 14.4 cannot happen: the GPU objectives have the slower ones only.
 """
 
 from collections.abc import Iterator

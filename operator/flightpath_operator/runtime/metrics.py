@@ -9,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from flightpath_operator.plan import Object
 from flightpath_operator.runtime.cache import Cache
+from flightpath_operator.training.nccl import FABRIC
 
 _SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _MINUTES: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
@@ -78,22 +79,40 @@ class OperatorMetrics:
         """Counted when somebody asks: what the caches hold is the truth."""
         states = GaugeMetricFamily("flightpath_operator_objects", "Objects by kind and phase", labels=["kind", "phase"])
         gpus = GaugeMetricFamily("flightpath_operator_allocated_gpus", "GPUs of running jobs", labels=["namespace"])
+        workers = GaugeMetricFamily(
+            "flightpath_operator_running_workers",
+            "Running workers by the network that their collectives were given; empty where NCCL chooses",
+            labels=["fabric", "interface"],
+        )
         allocated: Tally[str] = Tally()
+        fabrics: Tally[tuple[str, str]] = Tally()
         for kind, cache in self._parents.items():
             tally: Tally[str] = Tally()
             for obj in cache.all():
                 tally[(obj.get("status") or {}).get("phase") or "Pending"] += 1
                 if kind == "TrainingJob":
                     allocated[obj["metadata"]["namespace"]] += _gpus(obj)
+                    fabrics[_network(obj)] += _ready(obj)
             for phase, number in sorted(tally.items()):
                 states.add_metric([kind, phase], number)
         for namespace, number in sorted(allocated.items()):
             gpus.add_metric([namespace], number)
+        for network, number in sorted(fabrics.items()):
+            workers.add_metric(network, number)
         yield states
         yield gpus
+        yield workers
 
 
 def _gpus(job: Object) -> int:
-    status = job.get("status") or {}
-    ready = int((status.get("workers") or {}).get("ready") or 0)
-    return ready * int(job["spec"].get("gpusPerWorker") or 0)
+    return _ready(job) * int(job["spec"].get("gpusPerWorker") or 0)
+
+
+def _ready(job: Object) -> int:
+    return int(((job.get("status") or {}).get("workers") or {}).get("ready") or 0)
+
+
+def _network(job: Object) -> tuple[str, str]:
+    """Fabric and interface, as the status tells what the workers were given."""
+    given = (job.get("status") or {}).get("environment") or {}
+    return str(given.get(FABRIC, "")), str(given.get("NCCL_SOCKET_IFNAME") or given.get("GLOO_SOCKET_IFNAME") or "")
