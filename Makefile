@@ -10,7 +10,7 @@ ARGS ?=
 $(READY): pyproject.toml constraints.txt .ci/setup .ci/overrides.txt
 	@./.ci/setup
 
-.PHONY: help setup demo down status test test-cluster test-e2e check bench bench-gateway bench-llm bench-operator constraints clean
+.PHONY: help setup demo down status test test-cluster test-e2e check bench bench-gateway bench-llm bench-rollback bench-operator constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,13 +41,16 @@ check: $(READY) ## format, lint, types, layers
 test-cluster: $(READY) ## the operator's suites on a real control plane (KUBECONFIG=…)
 	@KUBECONFIG_REAL=$(KUBECONFIG) $(PY) -m pytest tests/integration tests/cluster -m cluster $(ARGS)
 
-bench: bench-gateway bench-llm bench-operator ## every benchmark
+bench: bench-gateway bench-llm bench-rollback bench-operator ## every benchmark
 
 bench-gateway: $(READY) ## what the gateway adds to a model server
 	@$(PY) -m tests.bench.bench_gateway
 
 bench-llm: $(READY) ## vLLM through the gateway against vLLM alone
 	@$(PY) -m tests.bench.bench_llm
+
+bench-rollback: $(READY) ## how long users meet the bad version after a rollback was ordered
+	@$(PY) -m tests.bench.bench_rollback
 
 bench-operator: $(READY) ## the operator against Kopf's standard handlers and bare API writes
 	@$(PY) -m tests.bench.bench_operator

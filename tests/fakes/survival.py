@@ -96,13 +96,19 @@ class World:
     # Promotions and rollbacks
 
     async def promote(
-        self, *, samples: int = 16, padding: int = 0, kill: Callable[[], Awaitable[None]] | None = None
+        self,
+        *,
+        samples: int = 16,
+        padding: int = 0,
+        standby_s: float = 0.0,
+        kill: Callable[[], Awaitable[None]] | None = None,
     ) -> str:
         """Order the next release in both regions, let `kill` happen, send users' requests until it has finished."""
         self.orders += 1
         name = f"rel-{self.orders}"
         bundle = make_bundle(self.root, self.topology, samples=samples + self.orders, padding=padding)
-        order = make_order(make_release(self.root, name, bundle), ["home", "away"], synthetic_after_s=-1.0)
+        policy = {"synthetic_after_s": -1.0, "standby_s": standby_s}
+        order = make_order(make_release(self.root, name, bundle), ["home", "away"], **policy)
         await client(self.topology).put_promotion(name, order)
         if kill is not None:
             await kill()
