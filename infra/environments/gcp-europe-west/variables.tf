@@ -1,0 +1,38 @@
+variable "project" {
+  description = "Project of Google Cloud."
+  type        = string
+}
+
+variable "cost_center" {
+  description = "Who pays: the label cost-center."
+  type        = string
+}
+
+variable "admin_cidrs" {
+  description = "Ranges, inside the network or peered with it, that reach the API server."
+  type        = list(string)
+  default     = []
+}
+
+variable "peers" {
+  description = "Networks that this one peers with, by name."
+  type        = map(object({ network_id = string, cidr = string, region = string }))
+  default     = {}
+}
+
+variable "service_accounts" {
+  description = "Service accounts that get an identity of the cloud: the same ones as in the other regions."
+  type        = map(object({ namespace = string, name = string, bucket_access = optional(string, "none") }))
+  default = {
+    operator = { namespace = "flightpath-system", name = "flightpath-operator" }
+    agent    = { namespace = "flightpath-system", name = "flightpath-agent", bucket_access = "write" }
+    trainer  = { namespace = "flightpath-training", name = "trainer", bucket_access = "write" }
+    server   = { namespace = "flightpath-serving", name = "model-server", bucket_access = "read" }
+  }
+}
+
+variable "protect" {
+  description = "Whether cluster, bucket and database refuse to be deleted; false comes before a region's destruction."
+  type        = bool
+  default     = true
+}
