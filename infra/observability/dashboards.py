@@ -1,6 +1,7 @@
 """Grafana dashboards from panels.py, written with Grafana's own SDK so that its JSON is not ours to keep right."""
 
 import json
+import string
 from typing import Final
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
@@ -73,22 +74,27 @@ def _course(panel: Panel) -> timeseries.Panel:
     if panel.limit is not None:
         line = common.GraphThresholdsStyleConfig().mode(GraphTresholdsStyleMode.DASHED)
         built = built.thresholds_style(line).thresholds(_thresholds(panel.limit))
-    for series in panel.series:
-        built = built.with_target(_query(series))
+    for query in _queries(panel):
+        built = built.with_target(query)
     return built
 
 
 def _stat(panel: Panel) -> stat.Panel:
     built = stat.Panel().title(panel.title).description(panel.note).datasource(_SOURCE)
     built = built.unit(panel.unit).height(_HEIGHT).span(_WIDTH)
-    for series in panel.series:
-        built = built.with_target(_query(series))
+    built = built.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    for query in _queries(panel):
+        built = built.with_target(query)
     return built
 
 
 def _thresholds(limit: float) -> dashboard.ThresholdsConfig:
     steps = [Threshold(value=None, color="green"), Threshold(value=limit, color="red")]
     return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
+
+
+def _queries(panel: Panel) -> list[prometheus.Dataquery]:
+    return [_query(series).ref_id(letter) for series, letter in zip(panel.series, string.ascii_uppercase, strict=False)]
 
 
 def _query(series: Series) -> prometheus.Dataquery:
