@@ -7,7 +7,10 @@ locals {
   tags      = merge(var.tags, { module = "cluster" })
   partition = data.aws_partition.this.partition
   account   = data.aws_caller_identity.this.account_id
+  # The name that EKS itself would make one under, unencrypted.
   log_group = "/aws/eks/${var.name}/cluster"
+  # Made by EKS: control plane, nodes, and what may speak to them.
+  security_group_id = aws_eks_cluster.this.vpc_config[0].cluster_security_group_id
 }
 
 data "aws_iam_policy_document" "key" {

@@ -91,7 +91,7 @@ resource "aws_launch_template" "this" {
   for_each               = local.groups
   name                   = "${var.name}-${each.key}"
   update_default_version = true
-  vpc_security_group_ids = each.value.rdma ? null : [aws_eks_cluster.this.vpc_config[0].cluster_security_group_id]
+  vpc_security_group_ids = each.value.rdma ? null : [local.security_group_id]
   tags                   = local.tags
 
   block_device_mappings {
@@ -124,12 +124,12 @@ resource "aws_launch_template" "this" {
       device_index          = network_interfaces.value == 0 ? 0 : 1
       interface_type        = network_interfaces.value == 0 ? "efa" : "efa-only"
       delete_on_termination = true
-      security_groups       = [aws_eks_cluster.this.vpc_config[0].cluster_security_group_id, aws_security_group.efa[0].id]
+      security_groups       = [local.security_group_id, aws_security_group.efa[0].id]
     }
   }
 
   dynamic "placement" {
-    for_each = each.value.rdma ? [aws_placement_group.this[each.key].name] : []
+    for_each = [for name, group in aws_placement_group.this : group.name if name == each.key]
     content {
       group_name = placement.value
     }

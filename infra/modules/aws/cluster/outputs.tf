@@ -30,7 +30,7 @@ output "node_group_names" {
 
 output "security_group_id" {
   description = "The group of control plane and nodes: what databases let in."
-  value       = aws_eks_cluster.this.vpc_config[0].cluster_security_group_id
+  value       = local.security_group_id
 }
 
 output "kms_key_id" {

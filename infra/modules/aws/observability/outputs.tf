@@ -15,5 +15,5 @@ output "alarm_topic" {
 
 output "budget_name" {
   description = "Name of the monthly budget."
-  value       = aws_budgets_budget.this.name
+  value       = one(aws_budgets_budget.this[*].name)
 }

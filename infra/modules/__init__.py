@@ -1,0 +1,1 @@
+"""Terraform modules of all clouds; the Python beside them writes their documentation."""

@@ -1,0 +1,12 @@
+# moto keeps neither subscribers nor tags of budgets, and has no anomaly monitors.
+resource "aws_budgets_budget" "this" {
+  count = 0
+}
+
+resource "aws_ce_anomaly_monitor" "this" {
+  count = 0
+}
+
+resource "aws_ce_anomaly_subscription" "this" {
+  count = 0
+}
