@@ -1,0 +1,47 @@
+# One name for two gateways, by latency.
+
+terraform {
+  required_version = ">= 1.11"
+
+  required_providers {
+    azurerm = {
+      source  = "hashicorp/azurerm"
+      version = "~> 4.55"
+    }
+  }
+}
+
+variable "subscription_id" {
+  description = "Subscription of Azure."
+  type        = string
+}
+
+provider "azurerm" {
+  subscription_id     = var.subscription_id
+  storage_use_azuread = true
+
+  features {}
+}
+
+locals {
+  tags = { team = "ml-platform", environment = "test", cost-center = "research" }
+}
+
+module "this" {
+  source = "../.."
+  name   = "flightpath-example"
+  region = "westeurope"
+  tags   = local.tags
+  zone   = "models.example.com"
+  record = "api"
+
+  endpoints = {
+    eu = { region = "westeurope", target = "gateway-eu.example.com" }
+    us = { region = "eastus", target = "gateway-us.example.com" }
+  }
+}
+
+output "fqdn" {
+  description = "What the module puts out as fqdn."
+  value       = module.this.fqdn
+}
