@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from infra.driver.redaction import Redactor, marked_texts, mask
+from infra.driver.redaction import HIDDEN, Redactor, marked_texts, mask
 
 REPLACE = "replace"
 
@@ -32,6 +32,8 @@ class ResourceChange:
     attributes: tuple[AttributeChange, ...] = ()
     previous_address: str = ""
     """Set where a `moved` block renamed it."""
+    identities: tuple[str, ...] = ()
+    """What its cloud calls it (ARN, id, name), as far as it is known: what an audit log is asked for."""
 
     @property
     def action(self) -> str:
@@ -126,7 +128,15 @@ def _read_change(raw: Mapping[str, Any], redactor: Redactor) -> ResourceChange:
         actions=tuple(change["actions"]),
         attributes=_attribute_changes(change, redactor),
         previous_address=raw.get("previous_address", ""),
+        identities=_identities(change, redactor),
     )
+
+
+def _identities(change: Mapping[str, Any], redactor: Redactor) -> tuple[str, ...]:
+    known = change.get("before") or change.get("after") or {}
+    found = (known.get(key) for key in ("arn", "id", "name") if isinstance(known, Mapping))
+    cleaned = dict.fromkeys(redactor.clean(name) for name in found if isinstance(name, str) and name)
+    return tuple(name for name in cleaned if HIDDEN not in name)
 
 
 def _attribute_changes(change: Mapping[str, Any], redactor: Redactor) -> tuple[AttributeChange, ...]:
