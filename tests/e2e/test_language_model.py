@@ -30,7 +30,7 @@ _MODEL = "llama-stdlib"
 @pytest.fixture(scope="module")
 def language_release(world: World) -> str:
     """The language model live in one region; the others route to it. Returns what the demo printed."""
-    done = world.flightpath("demo", "--recipe", "llama-stdlib", "--region", "us-east")
+    done = world.flightpath("demo", "--recipe", "llama-stdlib", FLIGHTPATH_LLM_REGIONS="us-east")
     assert done.returncode == 0, done.stdout + done.stderr
     assert world.read(_RELEASE, "report")["state"] == "live"
     return done.stdout

@@ -261,9 +261,15 @@ class PodRun:
         self._writer.touch()
 
     def _status(self, written: list[Object]) -> Object:
-        phase = phase_of(self.inits, self.mains, over=self._over)
+        phase = phase_of(self.inits, self.mains, over=self._over or all(map(self._for_good, self.mains)))
         before = [*written, *((self.pod.get("status") or {}).get("conditions") or [])]
         return status_of(self.inits, self.mains, phase, before, self._started_at) | self._extra
+
+    def _for_good(self, state: ContainerState) -> bool:
+        """Whether it ended and will not be started again: the last such end and the Pod's phase are told at once."""
+        policy = self.pod["spec"]["restartPolicy"]
+        ended = state.terminated
+        return ended is not None and (policy == "Never" or (policy == "OnFailure" and ended["exitCode"] == 0))
 
     async def _delete(self) -> None:
         """Writes the last status and lets the object go."""
