@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +27,8 @@ _LOCK_WAIT: Final = timedelta(seconds=10)
 class RegistryDatabase:
     """The registry at a SQLAlchemy URL, as an agent's `registry_url` has it."""
 
-    url: str
+    url: str = field(repr=False)
+    """May hold a password."""
     limit: timedelta = timedelta(minutes=10)
     """A dump or a load that takes longer is ended: a registry has megabytes, not more."""
 
@@ -74,8 +75,10 @@ class RegistryDatabase:
                 if not sa.inspect(connection).has_table("releases"):
                     return []
                 return list(connection.execute(query))
-        except sa.exc.OperationalError as down:
-            raise DatabaseTool("registry cannot be read", got=str(down.orig), expected="a running database") from down
+        except sa.exc.DBAPIError as down:
+            raise DatabaseTool(
+                "registry cannot be read", got=str(down.orig), expected="a registry that answers"
+            ) from down
         finally:
             engine.dispose()
 

@@ -76,6 +76,11 @@ class Vault:
         for id in ids:
             self.place.remove(self._manifest(id))
 
+    def objects(self) -> dict[str, int]:
+        """Size of each kept object by its SHA-256."""
+        listed = self.place.list(f"{self.region}/objects")
+        return {file.path.rpartition("/")[2]: file.size_bytes for file in listed}
+
     def sweep(self, *, kept: Iterable[str]) -> int:
         """Remove the objects that none of `kept` names; returns how many went."""
         needed = {self._object(file.sha256) for id in kept for file in _all_files(self.read(id))}
