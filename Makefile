@@ -32,11 +32,13 @@ test: $(READY) ## unit and integration tests, real components
 test-e2e: $(READY) ## the long chains
 	@.ci/e2e $(ARGS)
 
-check: $(READY) ## format, lint, types, layers
+check: $(READY) ## format, lint, types, layers, Terraform's format
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+	@if command -v terraform >/dev/null; then terraform fmt -check -recursive infra; \
+	  else echo "terraform fmt: not checked, there is no terraform on this machine"; fi
 
 test-cluster: $(READY) ## the operator's suites on a real control plane (KUBECONFIG=…)
 	@KUBECONFIG_REAL=$(KUBECONFIG) $(PY) -m pytest tests/integration tests/cluster -m cluster $(ARGS)

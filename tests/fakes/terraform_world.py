@@ -19,7 +19,10 @@ from infra.terraform import Limits, TerraformDriver
 PROJECT: Final = Path(__file__).resolve().parents[2]
 INFRA: Final = PROJECT / "infra"
 OVERRIDES: Final = Path(__file__).resolve().parent / "moto_overrides"
+MOCKS: Final = Path(__file__).resolve().parent / "mock_overrides"
 AWS: Final = "hashicorp/aws"
+PROVIDERS: Final = {"aws": AWS, "gcp": "hashicorp/google", "azure": "hashicorp/azurerm"}
+"""By cloud."""
 _MIRRORS: Final = ("/opt/tf-plugins", "~/.terraform.d/plugins", "/usr/local/share/terraform/plugins")
 
 LIMITS: Final = Limits(
@@ -37,6 +40,12 @@ def provider_mirror(provider: str = AWS) -> Path | None:
         if name and any(folder.glob(f"*/{provider}/*/*/terraform-provider-*")):
             return folder
     return None
+
+
+def provider_binary(provider: str = AWS) -> Path:
+    mirror = provider_mirror(provider)
+    assert mirror is not None, "use needs_provider()"
+    return next(mirror.glob(f"*/{provider}/*/*/terraform-provider-*"))
 
 
 def needs_provider(provider: str = AWS) -> pytest.MarkDecorator:
@@ -71,6 +80,13 @@ class TerraformWorld:
         for folder in (self.root / "environments").iterdir():
             if 'provider "aws"' in "".join(path.read_text() for path in folder.glob("*.tf")):
                 shutil.copy(OVERRIDES / "provider.tf.part", folder / "moto_override.tf")
+        return self
+
+    def for_mocks(self) -> "TerraformWorld":
+        """Puts in the place of a file what mocks can stand in for; each such file says why."""
+        for replacement in MOCKS.glob("*.tf"):
+            module, _, name = replacement.name.partition("_")
+            shutil.copy(replacement, self.root / "modules" / "aws" / module / name)
         return self
 
     def driver(self, folder: str, *, limits: Limits = LIMITS) -> TerraformDriver:

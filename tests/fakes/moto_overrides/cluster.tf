@@ -12,3 +12,35 @@ resource "aws_placement_group" "this" {
 resource "aws_eks_addon" "this" {
   for_each = {}
 }
+
+# What moto forgets, or tells otherwise, of what it was given.
+resource "aws_eks_cluster" "this" {
+  lifecycle {
+    ignore_changes = [access_config]
+  }
+}
+
+resource "aws_eks_node_group" "this" {
+  lifecycle {
+    ignore_changes = [scaling_config[0].desired_size, node_repair_config]
+  }
+}
+
+resource "aws_vpc_security_group_ingress_rule" "efa" {
+  lifecycle {
+    ignore_changes = [description]
+  }
+}
+
+resource "aws_vpc_security_group_egress_rule" "efa" {
+  lifecycle {
+    ignore_changes = [description]
+  }
+}
+
+# It lists the template's own tags among those of instances.
+resource "aws_launch_template" "this" {
+  lifecycle {
+    ignore_changes = [tag_specifications]
+  }
+}

@@ -10,3 +10,10 @@ resource "aws_ce_anomaly_monitor" "this" {
 resource "aws_ce_anomaly_subscription" "this" {
   count = 0
 }
+
+# moto forgets the key.
+resource "aws_prometheus_workspace" "this" {
+  lifecycle {
+    ignore_changes = [kms_key_arn]
+  }
+}

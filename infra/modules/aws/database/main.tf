@@ -121,7 +121,7 @@ resource "aws_db_instance" "this" {
   replicate_source_db           = var.replica_of
   manage_master_user_password   = local.managed ? true : null
   master_user_secret_kms_key_id = local.managed ? aws_kms_key.this.arn : null
-  password_wo                   = var.replicated ? ephemeral.aws_secretsmanager_secret_version.password[0].secret_string : null
+  password_wo                   = local.password
   password_wo_version           = var.replicated ? var.password_version : null
 
   allocated_storage     = local.follows ? null : var.storage_gb

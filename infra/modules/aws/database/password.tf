@@ -27,3 +27,7 @@ ephemeral "aws_secretsmanager_secret_version" "password" {
   count     = var.replicated ? 1 : 0
   secret_id = aws_secretsmanager_secret_version.this[0].secret_id
 }
+
+locals {
+  password = var.replicated ? ephemeral.aws_secretsmanager_secret_version.password[0].secret_string : null
+}
