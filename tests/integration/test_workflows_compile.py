@@ -68,6 +68,32 @@ def test_promotion_is_a_connector_task_without_a_container(package: dict[str, by
     assert not template.HasField("container")
 
 
+def test_provisioning_goes_through_policy_and_approval_before_it_applies(package: dict[str, bytes]) -> None:
+    (content,) = (value for name, value in package.items() if name.endswith("workflows.clusters.carry_out_2.pb"))
+    (plan,) = (value for name, value in package.items() if name.endswith("workflows.clusters.plan_2.pb"))
+    nodes = [node for spec in (plan, content) for node in WorkflowSpec.FromString(spec).template.nodes]
+    steps = [node.task_node.reference_id.name.rpartition(".")[2] for node in nodes if node.HasField("task_node")]
+    expected = ["plan_region", "require_policy", "require_approval", "apply_region", "install_region", "check_region"]
+    assert steps == expected
+
+
+def test_the_human_gate_stands_at_the_top_level_of_its_own_workflow(package: dict[str, bytes]) -> None:
+    name = "workflows.clusters.provision_with_gate_2.pb"
+    (content,) = (value for member, value in package.items() if member.endswith(name))
+    gates = [node for node in WorkflowSpec.FromString(content).template.nodes if node.HasField("gate_node")]
+    assert [gate.gate_node.signal.signal_id for gate in gates] == ["approval"]
+    assert [gate.upstream_node_ids for gate in gates] != [[]], "nobody is asked before there is a plan"
+
+
+def test_drift_of_every_region_of_aws_is_looked_for_daily(package: dict[str, bytes]) -> None:
+    plans = [LaunchPlan.FromString(value) for name, value in package.items() if name.endswith("-daily_3.pb")]
+    drift = {plan.id.name: plan.spec for plan in plans if plan.id.name.startswith("drift-")}
+    assert sorted(drift) == ["drift-asia-pacific-daily", "drift-eu-west-daily", "drift-us-east-daily"]
+    for spec in drift.values():
+        assert spec.entity_metadata.schedule.cron_schedule.schedule.endswith(" 5 * * *")
+        assert spec.workflow_id.name == "workflows.clusters.drift"
+
+
 def test_no_task_carries_a_secret_or_a_path_of_this_machine(package: dict[str, bytes]) -> None:
     for name, content in package.items():
         assert str(_PROJECT).encode() not in content, name

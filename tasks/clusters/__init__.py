@@ -1,0 +1,1 @@
+"""Provisioning clusters: plan, policy, approval, apply, install, smoke; drift; cost. `task.py` is the Flyte shell."""
