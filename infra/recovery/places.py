@@ -16,7 +16,7 @@ import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from serving.bundle import check_relative_path
-from serving.errors import InvalidInput, RetryableError
+from serving.errors import FlightpathError, InvalidInput, RetryableError
 from serving.files import sync_folder
 
 _CHUNK_BYTES: Final = 8 << 20
@@ -104,9 +104,12 @@ class Place:
             raise InvalidInput("place cannot be opened", got=self.uri, expected="an fsspec URI") from unusable
         try:
             yield system, root.rstrip("/")
-        except FileNotFoundError:
+        except (FileNotFoundError, FlightpathError):
             raise
-        except OSError as failed:
+        except Exception as failed:
+            # The clouds' clients have trees of errors of their own; of a local disk there is only this one.
+            if _is_local(system) and not isinstance(failed, OSError):
+                raise
             raise RetryableError(f"{self.uri} failed", got=str(failed), expected="a store that answers") from failed
 
     def _options(self) -> dict[str, Any]:
