@@ -1,16 +1,20 @@
-"""Clusters of a region: plan, policy, approval, apply, install, smoke; and what drifts from them."""
+"""Clusters of a region: plan, policy, approval, apply, install, smoke; what drifts from them, and what they cost."""
 
 from datetime import timedelta
+from functools import partial
 
-from flytekit import wait_for_input, workflow
+from flytekit import map_task, wait_for_input, workflow
 
+from tasks.clusters.cost_outcomes import CostReport
 from tasks.clusters.outcomes import DriftFound, ProvisionReport, RegionPlan
 from tasks.clusters.task import (
     apply_region,
     check_region,
+    cost_region,
     find_drift,
     install_region,
     plan_region,
+    report_costs,
     require_approval,
     require_clean,
     require_policy,
@@ -75,3 +79,19 @@ def drift(
     """Fails on drift, with a report that says what, why and by whom."""
     found = find_drift(region=region, variables=variables, backend=backend, cloudtrail_region=cloudtrail_region)
     return require_clean(found=found)
+
+
+@workflow
+def cost(
+    regions: list[str] = ["us-east", "eu-west", "asia-pacific"],  # noqa: B006  # Flyte reads defaults from the signature
+    prometheus: dict[str, str] = {},  # noqa: B006  # likewise
+    stored_gb: float = 0.0,
+    moved_gb: float = 0.0,
+    variables: dict[str, str] = {},  # noqa: B006  # likewise
+    backend: dict[str, str] = {},  # noqa: B006  # likewise
+) -> CostReport:
+    """`prometheus`: a server's URL by region, for forecast and sizes. `stored_gb` lies in each bucket, `moved_gb` goes
+    to each other region in a month."""
+    one = partial(cost_region, variables=variables, backend=backend, stored_gb=stored_gb)
+    costs = map_task(one)(region=regions)
+    return report_costs(costs=costs, prometheus=prometheus, moved_gb=moved_gb)

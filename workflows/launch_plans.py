@@ -5,7 +5,7 @@ Their variables and state backend come from FLIGHTPATH_INFRA_VARIABLES and FLIGH
 
 from flytekit import CronSchedule, LaunchPlan
 
-from workflows.clusters import drift
+from workflows.clusters import cost, drift
 
 # AWS's own name of the region, in which CloudTrail is asked; the minutes are apart, so that the runs are.
 _AWS = {"us-east": ("us-east-1", 5), "eu-west": ("eu-west-1", 20), "asia-pacific": ("ap-southeast-1", 35)}
@@ -19,3 +19,5 @@ drift_daily = {
     )
     for region, (aws_region, minute) in _AWS.items()
 }
+
+cost_weekly = LaunchPlan.get_or_create(workflow=cost, name="cost-weekly", schedule=CronSchedule(schedule="0 6 * * 1"))

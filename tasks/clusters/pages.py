@@ -39,7 +39,7 @@ def drift_page(found: DriftFound) -> str:
     causes = [cause for cause in _MEANINGS if any(row.cause == cause for row in found.rows)]
     legend = "".join(f"<li>{_mark(cause)}: {_MEANINGS[cause]}</li>" for cause in causes)
     rows = (_drift_row(row) for row in found.rows)
-    return f"{problem}<ul>{legend}</ul>{_table(('resource', 'cause', 'what', 'an apply would', 'by'), rows)}"
+    return f"{problem}<ul>{legend}</ul>{table(('resource', 'cause', 'what', 'an apply would', 'by'), rows)}"
 
 
 def _drift_row(row: DriftRow) -> Sequence[str]:
@@ -63,7 +63,7 @@ def _listed(title: str, items: Sequence[str]) -> str:
     return f"<h2>{title} ({len(items)})</h2><ul>{rows}</ul>"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Cells are HTML already."""
     titles = "".join(f"<th>{title}</th>" for title in head)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)

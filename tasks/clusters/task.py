@@ -3,7 +3,8 @@
 from flytekit import task
 
 from tasks.boundary import at_boundary, publish_deck
-from tasks.clusters import drifting, installing, pages, planning
+from tasks.clusters import cost_page, costing, drifting, installing, pages, planning
+from tasks.clusters.cost_outcomes import CostReport, RegionCost
 from tasks.clusters.outcomes import AppliedRegion, DriftFound, InstalledRegion, ProvisionReport, RegionPlan
 from tasks.clusters.settings import ClusterSettings
 from tasks.progress import announce
@@ -91,3 +92,21 @@ def require_clean(found: DriftFound) -> DriftFound:
     """Let the execution fail on drift, so that its launch plan's notification is sent; the page is kept."""
     drifting.require_clean(found)
     return found
+
+
+@task
+@at_boundary
+def cost_region(region: str, variables: dict[str, str], backend: dict[str, str], stored_gb: float) -> RegionCost:
+    """What the region's configuration costs by the price file; nothing is changed."""
+    return costing.cost_region(region, variables, backend, stored_gb, ClusterSettings())
+
+
+@task(enable_deck=True, deck_fields=())
+@at_boundary
+def report_costs(costs: list[RegionCost], prometheus: dict[str, str], moved_gb: float) -> CostReport:
+    """All regions side by side, with a forecast and advice where a Prometheus tells of use."""
+    report = costing.report_costs(costs, prometheus, moved_gb, ClusterSettings())
+    page = publish_deck("clusters-all", "cost", "Cost", cost_page.cost_page(report))
+    report.page = str(page)
+    announce("cost", f"{len(costs)} regions", least_usd=report.least_usd, most_usd=report.most_usd, page=report.page)
+    return report

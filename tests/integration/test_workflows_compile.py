@@ -94,6 +94,15 @@ def test_drift_of_every_region_of_aws_is_looked_for_daily(package: dict[str, byt
         assert spec.workflow_id.name == "workflows.clusters.drift"
 
 
+def test_costs_are_told_weekly_region_by_region_side_by_side(package: dict[str, bytes]) -> None:
+    (content,) = (value for name, value in package.items() if name.endswith("workflows.clusters.cost_2.pb"))
+    first, last = WorkflowSpec.FromString(content).template.nodes
+    assert first.HasField("array_node")
+    assert last.task_node.reference_id.name == "tasks.clusters.task.report_costs"
+    (weekly,) = (value for name, value in package.items() if name.endswith("cost-weekly_3.pb"))
+    assert LaunchPlan.FromString(weekly).spec.entity_metadata.schedule.cron_schedule.schedule == "0 6 * * 1"
+
+
 def test_no_task_carries_a_secret_or_a_path_of_this_machine(package: dict[str, bytes]) -> None:
     for name, content in package.items():
         assert str(_PROJECT).encode() not in content, name

@@ -8,7 +8,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.stub import ANY, Stubber
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.changelog import Change, ChangeLogUnavailable, CloudTrailLog
@@ -105,6 +105,7 @@ def test_a_log_that_fails_costs_the_names_alone() -> None:
     assert "throttled" in found.log_problem
 
 
+@settings(deadline=None)
 @given(
     drifted=st.sets(st.integers(0, 9)),
     pending=st.sets(st.integers(0, 9)),

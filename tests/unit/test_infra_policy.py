@@ -178,6 +178,7 @@ def test_what_holds_data_is_not_destroyed(type_: str, actions: tuple[str, ...], 
 PLACE = {"location": "westeurope", "region": "europe-west4"}
 
 
+@settings(deadline=None)
 @given(
     type_=st.sampled_from(sorted(STATEFUL)),
     actions=st.sampled_from([("no-op",), ("update",), ("create",), ("forget",)]),
@@ -188,6 +189,7 @@ def test_what_is_kept_in_any_way_is_not_lost(type_: str, actions: tuple[str, ...
     assert "stateful-kept" not in {breach.rule for breach in verdict.breaches}
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(), st.integers(0, 128))
 def test_a_range_is_the_internet_only_if_it_is_large_and_not_ours(address: Any, length: int) -> None:
     length = min(length, address.max_prefixlen)
@@ -208,6 +210,7 @@ def with_quota(on_demand: dict[str, int], spot: dict[str, int]) -> policy.Policy
     return FREE.model_copy(update={"gpu_quota": policy.settings.GpuQuota(on_demand=on_demand, spot=spot)})
 
 
+@settings(deadline=None)
 @given(
     most=st.lists(st.integers(0, 6), min_size=1, max_size=4),
     quota=st.integers(0, 80),
@@ -231,7 +234,7 @@ def test_a_gpu_machine_that_nobody_knows_is_refused_and_not_counted_as_none() ->
     assert "no price for instance p9.48xlarge" in found["cost-ceiling"].got
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(least=st.floats(0, 5000), most=st.floats(0, 100_000))
 def test_the_ceiling_blocks_exactly_what_is_above_it(least: float, most: float) -> None:
     cost = cost_of_plan(PLANS[US], PRICES)
