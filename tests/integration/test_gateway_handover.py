@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from serving.gateway.handover import inherit_or_bind
@@ -187,8 +188,8 @@ def test_a_port_held_by_a_stranger_is_one_line_that_names_port_and_process(
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
     (line,) = errors.decode().splitlines()
-    assert line.startswith(f"error: port {busy_port} is taken, got python")
-    assert "(pid " in line
+    holder = psutil.Process()
+    assert line.startswith(f"error: port {busy_port} is taken, got {holder.name()} (pid {holder.pid})")
 
 
 def test_an_unknown_region_is_one_line(gateway: GatewayProcess, monkeypatch: pytest.MonkeyPatch) -> None:
