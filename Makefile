@@ -10,7 +10,7 @@ ARGS ?=
 $(READY): pyproject.toml constraints.txt .ci/setup .ci/overrides.txt
 	@./.ci/setup
 
-.PHONY: help setup demo down status test test-cluster test-e2e check bench bench-gateway bench-llm bench-rollback bench-operator constraints clean
+.PHONY: help setup demo down status test scan test-cluster test-e2e check bench bench-gateway bench-llm bench-rollback bench-operator constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,14 @@ check: $(READY) ## format, lint, types, layers, Terraform's format
 	@.venv/bin/lint-imports
 	@if command -v terraform >/dev/null; then terraform fmt -check -recursive infra; \
 	  else echo "terraform fmt: not checked, there is no terraform on this machine"; fi
+
+scan: build/checkov/bin/checkov ## a security scanner over the Terraform modules
+	@build/checkov/bin/checkov -d infra --framework terraform --compact --quiet --skip-download $(ARGS)
+
+# An environment of its own: its pins clash with ours.
+build/checkov/bin/checkov: | $(READY)
+	@uv=$$(command -v uv || echo build/uv/bin/uv); $$uv venv --quiet --python $(PY) build/checkov \
+	  && $$uv pip install --quiet --python build/checkov/bin/python 'checkov==3.3.30'
 
 test-cluster: $(READY) ## the operator's suites on a real control plane (KUBECONFIG=…)
 	@KUBECONFIG_REAL=$(KUBECONFIG) $(PY) -m pytest tests/integration tests/cluster -m cluster $(ARGS)

@@ -10,6 +10,8 @@ locals {
 }
 
 resource "aws_route53_zone" "this" {
+  #checkov:skip=CKV2_AWS_38:signing needs the registrar, who is outside
+  #checkov:skip=CKV2_AWS_39:the gateways log requests; queries tell less
   count         = var.create_zone ? 1 : 0
   name          = var.zone
   comment       = "Flightpath ${var.name}"

@@ -29,6 +29,7 @@ resource "azurerm_private_dns_zone_virtual_network_link" "this" {
 }
 
 resource "azurerm_postgresql_flexible_server" "this" {
+  #checkov:skip=CKV2_AZURE_57:it lies in a subnet of its own and has no public address
   name                              = var.name
   resource_group_name               = azurerm_resource_group.this.name
   location                          = var.region
