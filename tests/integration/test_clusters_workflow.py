@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from infra.driver.errors import InvalidVariable, MissingBinary
+from infra.driver.errors import ApplyFailed, InvalidVariable, MissingBinary
 from infra.policy import PolicyBreached
 from serving.errors import FlightpathError
 from tasks.clusters import drifting, installing, planning
@@ -141,6 +141,26 @@ def test_an_approval_holds_for_one_world_and_not_for_the_next(world: ClusterWorl
     with pytest.raises(PlanChanged):
         planning.apply_region(first, first.digest, world.settings())
     assert provision(world, {"size": "5"}).done == []
+
+
+def test_an_apply_that_stopped_half_way_is_resumed_under_an_approval_of_what_is_left(world: ClusterWorld) -> None:
+    text = (world.folder / "main.tf").read_text()
+    late = 'resource "terraform_data" "late" {\n  depends_on = [terraform_data.nodes, terraform_data.store]\n'
+    marker = world.root / "marker"
+    late += f'  provisioner "local-exec" {{\n    command = "test -e {marker}"\n  }}\n}}\n'
+    (world.folder / "main.tf").write_text(text + late)
+    first = plan(world)
+    with pytest.raises(ApplyFailed) as caught:
+        planning.apply_region(first, first.digest, world.settings())
+    assert set(caught.value.done) == {"terraform_data.nodes", "terraform_data.store"}
+
+    marker.touch()
+    with pytest.raises(PlanChanged):
+        planning.apply_region(first, first.digest, world.settings())
+    # A failed provisioner taints what it made, and this world's policy keeps every terraform_data.
+    world.write_policy({**POLICY, "stateful_types": []})
+    assert provision(world).done[-1] == "terraform_data.late"
+    assert not plan(world).has_changes
 
 
 def test_the_same_plan_has_the_same_digest_and_a_secret_is_not_in_it(
