@@ -3,21 +3,30 @@
 import html
 from typing import TYPE_CHECKING, Final
 
-from tasks.clusters.cost_outcomes import AdviceRow, CostReport, ForecastRow, RegionCost, SpotRow
+from infra.machines import UnknownMachine, gpus
+from tasks.clusters.cost_outcomes import AdviceRow, CostLine, CostReport, ForecastRow, RegionCost, SpotRow
 from tasks.clusters.pages import table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLOURS: Final = {
-    "instance": "#0969da",
-    "disk": "#54aeff",
+    "GPU machines": "#0969da",
+    "other machines": "#54aeff",
+    "disks": "#8c959f",
     "database": "#bf8700",
-    "database_disk": "#e3b341",
     "network": "#8250df",
-    "control_plane": "#2da44e",
-    "storage": "#6e7781",
-    "transfer": "#cf222e",
+    "control plane": "#2da44e",
+    "storage and transfer": "#cf222e",
+}
+_PARTS: Final = {
+    "disk": "disks",
+    "database": "database",
+    "database_disk": "database",
+    "network": "network",
+    "control_plane": "control plane",
+    "storage": "storage and transfer",
+    "transfer": "storage and transfer",
 }
 
 
@@ -32,33 +41,54 @@ def cost_page(report: CostReport) -> str:
 
 
 def _drawn(report: CostReport) -> str:
+    """Smallest and largest have a scale each: between them lie GPUs that cost fifty times the rest."""
+    from matplotlib.patches import Patch
+
     from tasks.evaluation.drawing import drawing
 
     if not report.regions:
         return ""
-    with drawing(width=12, height=1.8 + 0.5 * len(report.regions), columns=2 if report.forecast else 1) as drawn:
-        _bars(drawn.axes[0], report.regions)
+    columns = 3 if report.forecast else 2
+    with drawing(width=5.5 * columns, height=2 + 0.5 * len(report.regions), columns=columns) as drawn:
+        _bars(drawn.axes[0], report.regions, most=False)
+        _bars(drawn.axes[1], report.regions, most=True)
+        handles = [Patch(color=colour) for colour in _COLOURS.values()]
+        drawn.axes[0].figure.legend(
+            handles, list(_COLOURS), loc="outside lower center", ncols=4, fontsize=9, frameon=False
+        )
         if report.forecast:
-            _fan(drawn.axes[1], report.forecast)
+            _fan(drawn.axes[2], report.forecast)
     return drawn.svg
 
 
-def _bars(axes: "Axes", regions: list[RegionCost]) -> None:
+def _bars(axes: "Axes", regions: list[RegionCost], *, most: bool) -> None:
     for row, region in enumerate(regions):
-        for offset, most in ((-0.2, False), (0.2, True)):
-            left = 0.0
-            for kind, colour in _COLOURS.items():
-                usd = sum(line.most_usd if most else line.least_usd for line in region.lines if line.kind == kind)
-                axes.barh(row + offset, usd, 0.36, left=left, color=colour, alpha=1.0 if most else 0.55)
-                left += usd
-            axes.text(left, row + offset, f" {left:,.0f}", va="center", fontsize=9)
+        left = 0.0
+        for part, colour in _COLOURS.items():
+            lines = (line for line in region.lines if _part(line) == part)
+            usd = sum(line.most_usd if most else line.least_usd for line in lines)
+            axes.barh(row, usd, 0.6, left=left, color=colour)
+            left += usd
+        axes.text(left, row, f" {left:,.0f}", va="center", fontsize=9)
     axes.set_yticks(range(len(regions)), [region.region for region in regions])
     axes.invert_yaxis()
-    axes.set_xlabel("USD a month; above: smallest, below: largest")
-    axes.margins(x=0.15)
-    used = {line.kind for region in regions for line in region.lines if line.most_usd}
-    handles = [axes.barh(0, 0, color=colour) for kind, colour in _COLOURS.items() if kind in used]
-    axes.legend(handles, [kind for kind in _COLOURS if kind in used], fontsize=8, frameon=False, loc="lower right")
+    axes.set_xlabel("USD a month")
+    axes.set_title("Every group at its largest" if most else "Every group at its smallest")
+    axes.margins(x=0.2)
+
+
+def _part(line: CostLine) -> str:
+    if line.kind == "instance":
+        return "GPU machines" if _has_gpus(line.item) else "other machines"
+    return _PARTS.get(line.kind, line.kind)
+
+
+def _has_gpus(item: str) -> bool:
+    """One whose name says that it has some counts, though nobody here knows how many."""
+    try:
+        return gpus(item) > 0
+    except UnknownMachine:
+        return True
 
 
 def _fan(axes: "Axes", rows: list[ForecastRow]) -> None:
