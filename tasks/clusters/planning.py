@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
+from infra.cost.errors import UnknownPrice
 from infra.cost.plan import cost_of_plan
 from infra.cost.prices import load_prices
 from infra.driver.redaction import mask
@@ -99,7 +100,7 @@ def _described(
     settings: ClusterSettings,
 ) -> RegionPlan:
     verdict = _judge(environment, plan, settings)
-    cost = cost_of_plan(plan.document, load_prices(settings.prices)) if verdict.holds else None
+    least_usd, most_usd = _cost(plan, settings)
     summary = plan.summary
     return RegionPlan(
         region=environment.name,
@@ -109,8 +110,8 @@ def _described(
         destroys=summary.destroys,
         replaces=summary.replaces,
         actions=[f"{change.action} {change.address}" for change in plan.changes],
-        least_usd=cost.least_usd if cost else 0.0,
-        most_usd=cost.most_usd if cost else 0.0,
+        least_usd=least_usd,
+        most_usd=most_usd,
         breaches=[str(breach) for breach in verdict.breaches],
         waived=[f"{breach} (waived until {waiver.expires}: {waiver.reason})" for breach, waiver in verdict.waived],
         stale_waivers=[f"{waiver.rule} for {waiver.resource}" for waiver in (*verdict.expired, *verdict.unused)],
@@ -118,6 +119,15 @@ def _described(
         backend=dict(backend),
         has_changes=plan.has_changes,
     )
+
+
+def _cost(plan: Plan, settings: ClusterSettings) -> tuple[float, float]:
+    """Zero where something has no price: that is a breach already, so it is never shown as a cost."""
+    try:
+        cost = cost_of_plan(plan.document, load_prices(settings.prices))
+    except UnknownPrice:
+        return 0.0, 0.0
+    return cost.least_usd, cost.most_usd
 
 
 def _judge(environment: Environment, plan: Plan, settings: ClusterSettings) -> Verdict:
