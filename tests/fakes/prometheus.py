@@ -106,7 +106,7 @@ class Prometheus(Server):
         for file, content in files.items():
             self.write(f"targets/{file}", json.dumps(content))
         document = yaml.safe_load(
-            (FOLDER / f"prometheus/{kind}.yml").read_text().replace("/etc/prometheus", str(folder))
+            (FOLDER / f"prometheus/{kind}/{kind}.yml").read_text().replace("/etc/prometheus", str(folder))
         )
         document["global"] |= {"scrape_interval": "1s", "evaluation_interval": "1s", "scrape_timeout": "1s"}
         document["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]}

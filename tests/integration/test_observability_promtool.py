@@ -45,7 +45,7 @@ def test_alerts_fire_and_stay_silent(path: Path) -> None:
 @pytest.mark.parametrize("name", ["region", "global"])
 def test_promtool_accepts_the_configuration(name: str, tmp_path: Path) -> None:
     """Debian builds Prometheus without the discovery of Kubernetes: that part is taken out of the copy."""
-    document = yaml.safe_load((FOLDER / f"prometheus/{name}.yml").read_text())
+    document = yaml.safe_load((FOLDER / f"prometheus/{name}/{name}.yml").read_text())
     for job in document["scrape_configs"]:
         if job.pop("kubernetes_sd_configs", None):
             job["static_configs"] = [{"targets": ["127.0.0.1:1"]}]

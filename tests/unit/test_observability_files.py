@@ -122,7 +122,7 @@ def test_raw_metrics_of_vllm_are_those_that_the_installed_one_exports() -> None:
 
 
 def test_gpu_metrics_are_those_that_the_exporter_is_told_to_export() -> None:
-    counters = (FOLDER / "manifests/dcgm-counters.csv").read_text()
+    counters = (FOLDER / "dcgm/dcgm-counters.csv").read_text()
     told = {line.split(",")[0] for line in counters.splitlines() if line and not line.startswith("#")}
     used = {name for rule in rules(*REGION) for name in _RAW.findall(rule["expr"]) if name.startswith("DCGM_")}
     assert used == told
