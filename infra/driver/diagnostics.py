@@ -84,10 +84,11 @@ def _classify(operation: str, item: Diagnostic, found: tuple[Diagnostic, ...]) -
     # A state that cannot be read has the same summary, and nobody's lock.
     if "acquiring the state lock" in summary and "Lock Info:" in item.detail:
         return _state_locked(operation, item, found)
-    if _CREDENTIALS.search(f"{item.summary} {item.detail}"):
+    refused = _CREDENTIALS.search(f"{item.summary} {item.detail}")
+    if refused:
         expected = "valid credentials in the environment of the call; then plan and apply again"
         return errors.CredentialsExpired(
-            f"the cloud refused the credentials of terraform {operation}",
+            f"the cloud refused the credentials of terraform {operation} ({refused[0]})",
             got=str(item),
             expected=expected,
             diagnostics=found,

@@ -42,7 +42,7 @@ variable "regions" {
   }
 
   validation {
-    condition     = alltrue([for there in var.regions : there.replica_bucket == null || contains([for other in var.regions : other.bucket], there.replica_bucket)])
+    condition     = alltrue([for there in var.regions : contains([for other in var.regions : other.bucket], coalesce(there.replica_bucket, there.bucket))])
     error_message = "regions must replicate to a bucket of one another, got ${jsonencode({ for name, there in var.regions : name => there.replica_bucket })}."
   }
 }
