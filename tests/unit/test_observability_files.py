@@ -77,6 +77,16 @@ def test_every_alert_says_what_to_do(alert: str) -> None:
     assert alert in runbook.read_text() or rule["annotations"]["runbook"].endswith("stuck-pending.md")
 
 
+def test_the_document_lists_every_alert_with_its_runbook_and_every_objective() -> None:
+    page = (ROOT / "docs/observability.md").read_text()
+    for alert, rule in alerts().items():
+        runbook = rule["annotations"]["runbook"].removeprefix("docs/")
+        assert re.search(rf"\| {alert} \| {rule['labels']['severity']} \| \[[a-z-]+\]\({runbook}\) \|", page), alert
+    assert len(re.findall(r"\]\(runbooks/", page)) == len(alerts())
+    for slo in SLOS:
+        assert re.search(rf"\| {slo.name} \|.*\| {slo.objective * 100:g} % \|", page), slo.name
+
+
 @pytest.mark.parametrize("folders", [REGION, GLOBAL], ids=["region", "global"])
 def test_rules_and_alerts_use_recorded_series_that_exist(folders: tuple[str, ...]) -> None:
     known = records(*folders) | (records(*REGION) if folders is GLOBAL else set())
