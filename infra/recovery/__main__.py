@@ -1,9 +1,9 @@
 """Backup, restore and verification of a region.
 
-python -m infra.recovery backup  --region us-east --to s3://backups --registry URL --store URI [--kms-key KEY]
-python -m infra.recovery restore --region us-east --from s3://backups --registry URL --store URI [--id ID] [--replace]
-python -m infra.recovery verify  --region us-east --from s3://backups [--id ID]
-python -m infra.recovery prune   --region us-east --from s3://backups --keep 96
+python -m infra.recovery backup  --region NAME --to URI --registry URL --store URI [--kms-key KEY] [--keep N]
+python -m infra.recovery restore --region NAME --from URI --registry URL --store URI [--id ID] [--replace]
+python -m infra.recovery verify  --region NAME --from URI [--id ID]
+python -m infra.recovery prune   --region NAME --from URI --keep 96
 
 Exit code 0, or 1 with one line that says what was wrong. Each prints one JSON line about what it did.
 """
@@ -39,14 +39,22 @@ Key = Annotated[str | None, typer.Option(envvar="FLIGHTPATH_BACKUP_KMS_KEY", hel
 
 
 @app.command()
-def backup(region: Region, to: To, registry: Url, store: Store, kms_key: Key = None) -> None:
+def backup(
+    region: Region,
+    to: To,
+    registry: Url,
+    store: Store,
+    kms_key: Key = None,
+    keep: Annotated[int, typer.Option(help="prune to so many backups afterwards; 0: keep all")] = 0,
+) -> None:
     """Back a region up."""
 
     def act() -> dict[str, Any]:
         vault = Vault(place=Place(uri=to, kms_key=kms_key), region=region)
         made = back_up(vault, RegistryDatabase(url=registry), Place(uri=store))
-        size = made.manifest.size_bytes
-        return {"backup": made.manifest.id, "files": len(made.manifest.files), "copied": made.copied, "bytes": size}
+        dropped = prune_backups(vault, keep=keep)[0] if keep else []
+        found = {"files": len(made.manifest.files), "copied": made.copied, "bytes": made.manifest.size_bytes}
+        return {"backup": made.manifest.id, **found, "dropped": dropped}
 
     _run(act)
 

@@ -61,6 +61,7 @@ def back_up(
         files=kept,
         live=live,
     )
+    _check_kept(vault, manifest)
     vault.commit(manifest)
     return Backup(manifest=manifest, copied=len(fresh), seconds=time.monotonic() - started)
 
@@ -120,6 +121,13 @@ def _keep(vault: Vault, store: Place, found: Found, folder: Path) -> StoredFile 
             return None
         vault.keep(copy, digest)
     return StoredFile(path=found.path, sha256=digest, size_bytes=size, fingerprint=found.fingerprint)
+
+
+def _check_kept(vault: Vault, manifest: BackupManifest) -> None:
+    """A `prune` beside this backup may have taken what no finished backup named."""
+    gone = {file.sha256 for file in (manifest.registry, *manifest.files)} - vault.objects().keys()
+    if gone:
+        raise RetryableError("objects went while the backup was made", got=len(gone), expected="no prune beside it")
 
 
 def _check_live(live: dict[str, str], listed: Iterable[Found], store: Place) -> None:

@@ -11,7 +11,7 @@ import pytest
 from infra.recovery.backup import back_up, prune
 from infra.recovery.errors import DamagedBackup, DatabaseTool
 from infra.recovery.manifest import StoredFile, parse
-from infra.recovery.places import Place
+from infra.recovery.places import Found, Place
 from infra.recovery.registry_dump import RegistryDatabase
 from infra.recovery.restore import restore, verify
 from infra.recovery.vault import Vault
@@ -175,6 +175,21 @@ def test_a_promotion_beside_the_dump_does_not_make_a_backup_that_contradicts_its
     with pytest.raises(RetryableError, match="does not rest"):
         back_up(region.vault, Promoting(region, 3), region.store)
     assert region.vault.ids() == [made.manifest.id]
+
+
+class Pruning(Place):
+    """A real store beside whose listing somebody prunes."""
+
+    def list(self, under: str = "") -> list[Found]:
+        for path in Path(self.uri.removeprefix("file://")).parents[1].glob("backups/us-east/objects/*"):
+            path.unlink()
+        return Place.list(self, under)
+
+
+def test_a_prune_beside_a_backup_makes_it_fail_and_not_lie(region: Region) -> None:
+    with pytest.raises(RetryableError, match="objects went while the backup was made, got 1"):
+        back_up(region.vault, region.database, Pruning(uri=region.store_uri))
+    assert region.vault.ids() == []
 
 
 def test_pruning_keeps_every_object_that_a_kept_backup_names(region: Region) -> None:
