@@ -6,7 +6,7 @@ The order is the overlays' own: the operator's kinds must be known before anybod
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,8 @@ from tasks.progress import announce
 PARTS: Final = ("operator", "serving", "observability")
 WAYS: Final = ("kubectl", "argocd", "nobody")
 _ARGO_CD: Final = "applicationsets.argoproj.io"
-_WAITED_FOR: Final = {"Deployment": "Available", "CustomResourceDefinition": "Established"}
+_DEFINITION: Final = "CustomResourceDefinition"
+_ROLLED_OUT: Final = ("Deployment", "StatefulSet", "DaemonSet")
 _ASK_S: Final = 5.0
 _POLL_S: Final = 1.0
 
@@ -43,6 +44,7 @@ def install_region(applied: AppliedRegion, install_by: str, settings: ClusterSet
         if install_by == "argocd":
             _require_argo_cd(kubectl, applied.region)
             folders = [settings.gitops / "argocd"]
+        _require_kinds(kubectl, applied.region, folders)
         objects = [name for folder in folders for name in _apply(kubectl, folder, settings)]
     return InstalledRegion(
         region=applied.region,
@@ -54,16 +56,16 @@ def install_region(applied: AppliedRegion, install_by: str, settings: ClusterSet
 
 
 def check_region(installed: InstalledRegion, settings: ClusterSettings) -> list[str]:
-    """Waits for every definition and every deployment of the overlays, and asks the gateway. Raises NotReady."""
+    """Waits for every definition and every workload of the overlays, and asks the gateway. Raises NotReady."""
     if installed.by == "nobody":
         return []
     cluster = _cluster(installed.region, installed.backend, settings)
     deadline = time.monotonic() + settings.ready_s
     seen = []
     with reached(cluster, region=installed.region, kubeconfig=settings.kubeconfig) as kubectl:
-        for kind, namespace, name in _waited_for(kubectl, installed.region, settings):
-            _await(kubectl, kind, namespace, name, deadline)
-            seen.append(f"{kind} {name} is {_WAITED_FOR[kind].lower()}")
+        for item in _objects(kubectl, folders_of(installed.region, settings)):
+            if item["kind"] in (_DEFINITION, *_ROLLED_OUT):
+                seen.append(_await(kubectl, item, deadline))
     if settings.gateway_url:
         seen.append(_ask_gateway(settings.gateway_url, deadline))
     return seen
@@ -93,8 +95,8 @@ def _apply(kubectl: Kubectl, folder: Path, settings: ClusterSettings) -> Iterato
     announce("install", f"{folder.name}: {len(objects)} objects")
     for item in objects:
         kind, name = item["kind"], item["metadata"]["name"]
-        if kind == "CustomResourceDefinition":
-            kubectl.wait("Established", "crd", name, timeout_s=settings.ready_s)
+        if kind == _DEFINITION:
+            kubectl.established(name, timeout_s=settings.ready_s)
         yield f"{kind.lower()}/{name}"
 
 
@@ -107,20 +109,32 @@ def _require_argo_cd(kubectl: Kubectl, region: str) -> None:
         )
 
 
-def _waited_for(kubectl: Kubectl, region: str, settings: ClusterSettings) -> Iterator[tuple[str, str, str]]:
-    for folder in folders_of(region, settings):
-        for item in kubectl.build(folder):
-            if item["kind"] in _WAITED_FOR:
-                yield item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"]
+def _require_kinds(kubectl: Kubectl, region: str, folders: Sequence[Path]) -> None:
+    """Before anything is applied: half of an overlay helps nobody."""
+    objects = _objects(kubectl, folders)
+    own = {item["spec"]["group"] for item in objects if item["kind"] == _DEFINITION}
+    wanted = {item["apiVersion"] for item in objects if item["apiVersion"].partition("/")[0] not in own}
+    missing = sorted(wanted - kubectl.api_versions())
+    if missing:
+        expected = "the projects that bring them installed first (docs/infra.md)"
+        raise InstallFailed(f"the cluster of {region} lacks kinds", got=f"no {', '.join(missing)}", expected=expected)
 
 
-def _await(kubectl: Kubectl, kind: str, namespace: str, name: str, deadline: float) -> None:
-    condition = _WAITED_FOR[kind]
+def _objects(kubectl: Kubectl, folders: Sequence[Path]) -> list[dict[str, Any]]:
+    return [item for folder in folders for item in kubectl.build(folder)]
+
+
+def _await(kubectl: Kubectl, item: Mapping[str, Any], deadline: float) -> str:
+    kind, name, namespace = item["kind"], item["metadata"]["name"], item["metadata"].get("namespace", "")
     left = max(1.0, deadline - time.monotonic())
     try:
-        kubectl.wait(condition, kind.lower(), name, namespace=namespace, timeout_s=left)
+        if kind == _DEFINITION:
+            kubectl.established(name, timeout_s=left)
+            return f"{kind} {name} is established"
+        kubectl.rolled_out(kind.lower(), name, namespace=namespace, timeout_s=left)
+        return f"{kind} {namespace}/{name} is rolled out"
     except FlightpathError as late:
-        raise NotReady(f"{kind} {name} is not ready", got=late.got, expected=f"{condition} in time") from late
+        raise NotReady(f"{kind} {name} is not ready", got=late.got, expected="every replica available") from late
 
 
 def _ask_gateway(url: str, deadline: float) -> str:

@@ -38,10 +38,20 @@ class Kubectl:
         words = ("apply", "--server-side", f"--field-manager={_FIELD_MANAGER}", "-k", str(folder))
         _run(*words, kubeconfig=self.kubeconfig)
 
-    def wait(self, condition: str, kind: str, name: str, *, namespace: str = "", timeout_s: float) -> None:
+    def established(self, definition: str, *, timeout_s: float) -> None:
+        """Waits until objects of a CustomResourceDefinition can be made."""
+        words = ("wait", "--for=condition=Established", f"crd/{definition}", f"--timeout={max(1, round(timeout_s))}s")
+        _run(*words, kubeconfig=self.kubeconfig, timeout_s=timeout_s + 30)
+
+    def rolled_out(self, kind: str, name: str, *, namespace: str, timeout_s: float) -> None:
+        """Waits until every replica is of this version and available."""
         where = (f"--namespace={namespace}",) if namespace else ()
-        words = ("wait", f"--for=condition={condition}", f"{kind}/{name}", f"--timeout={max(1, round(timeout_s))}s")
+        words = ("rollout", "status", f"{kind}/{name}", f"--timeout={max(1, round(timeout_s))}s")
         _run(*words, *where, kubeconfig=self.kubeconfig, timeout_s=timeout_s + 30)
+
+    def api_versions(self) -> set[str]:
+        """`apps/v1`, `v1`: what the cluster knows."""
+        return set(_run("api-versions", kubeconfig=self.kubeconfig).split())
 
     def get(self, kind: str) -> list[dict[str, Any]]:
         found = json.loads(_run("get", kind, "--output=json", kubeconfig=self.kubeconfig))
