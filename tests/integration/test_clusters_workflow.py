@@ -58,7 +58,7 @@ def plans_left(world: ClusterWorld) -> list[Path]:
 # By pyflyte, as a user does
 
 
-def test_pyflyte_asks_for_an_approval_takes_it_and_finds_nothing_to_do_after_it(world: ClusterWorld) -> None:
+def test_pyflyte_asks_for_an_approval_and_applies_once_it_has_it(world: ClusterWorld) -> None:
     order = ("provision", "--region", REGION, "--install_by", "nobody")
     refused = world.pyflyte(*order)
     assert refused.returncode == 1
@@ -119,10 +119,11 @@ def test_a_missing_binary_is_told(world: ClusterWorld, monkeypatch: pytest.Monke
         plan(world)
 
 
-@pytest.mark.parametrize("approval", ["", "yes", "0" * 64])
-def test_without_the_plans_own_digest_nothing_is_applied(world: ClusterWorld, approval: str) -> None:
-    with pytest.raises(NotApproved, match="expected its digest"):
-        planning.apply_region(plan(world), approval, world.settings())
+def test_without_the_plans_own_digest_nothing_is_applied(world: ClusterWorld) -> None:
+    planned = plan(world)
+    for approval in ("", "yes", "0" * 64, planned.digest[:11], planned.digest + "0"):
+        with pytest.raises(NotApproved, match="expected its digest"):
+            planning.apply_region(planned, approval, world.settings())
     assert not (world.folder / "terraform.tfstate").exists()
 
 
