@@ -22,7 +22,7 @@ resource "aws_eks_cluster" "this" {
 
 resource "aws_eks_node_group" "this" {
   lifecycle {
-    ignore_changes = [scaling_config[0].desired_size, node_repair_config]
+    ignore_changes = [scaling_config[0].desired_size, node_repair_config, update_config, remote_access]
   }
 }
 
