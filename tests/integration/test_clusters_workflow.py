@@ -104,6 +104,15 @@ def test_pyflyte_finds_drift_fails_and_keeps_the_report(world: ClusterWorld) -> 
     assert "input: 3 -&gt; 1" in page
 
 
+def test_pyflyte_ends_with_one_line_for_a_region_or_a_binary_that_is_not_there(world: ClusterWorld) -> None:
+    unknown = world.pyflyte("provision", "--region", "south")
+    missing = world.pyflyte("plan", "--region", REGION, PATH="/nowhere")
+    assert (unknown.returncode, missing.returncode) == (1, 1)
+    assert "flightpath: the region is not known, got 'south', expected one of north" in unknown.stderr
+    assert "flightpath: terraform was not found, got PATH=/nowhere" in missing.stderr
+    assert "Traceback" not in unknown.stderr + missing.stderr
+
+
 # The steps
 
 

@@ -1,0 +1,41 @@
+"""Pages of plans and drift: everything that was found is on them, and nothing of it is taken for HTML."""
+
+from tasks.clusters.outcomes import DriftFound, DriftRow, RegionPlan
+from tasks.clusters.pages import drift_page, plan_page
+
+
+def plan(**more: list[str]) -> RegionPlan:
+    counts = {"adds": 3, "changes": 2, "destroys": 1, "replaces": 4}
+    actions = ['create module.x.aws_subnet.a["<zone>"]']
+    cost = {"least_usd": 2136.4, "most_usd": 86024.0}
+    return RegionPlan(region="us-east", digest="d" * 64, actions=actions, **counts, **cost, **more)
+
+
+def test_a_plans_page_shows_counts_cost_digest_and_every_action() -> None:
+    page = plan_page(plan())
+    for text in ("3 to create", "4 to replace", "2,136 to 86,024 USD", "d" * 64, "&lt;zone&gt;"):
+        assert text in page
+    assert "<zone>" not in page
+    assert "Breaches" not in page
+
+
+def test_breaches_waivers_and_stale_waivers_have_a_list_each() -> None:
+    page = plan_page(plan(breaches=["encryption at a"], waived=["tags at b"], stale_waivers=["quota for c"]))
+    assert "this plan is refused (1)" in page
+    assert all(text in page for text in ("encryption at a", "tags at b", "quota for c"))
+
+
+def test_drift_shows_cause_attributes_remedy_and_who() -> None:
+    rows = [
+        DriftRow(address="a.b", cause="changed", remedy="update", attributes=["tags: <1> -> 2"], who=["arn:x"]),
+        DriftRow(address="c.d", cause="deleted", remedy="create", attributes=[]),
+    ]
+    found = DriftFound(region="us-east", has_drift=True, is_clean=False, rows=rows, log_problem="throttled")
+    page = drift_page(found)
+    for text in ("tags: &lt;1&gt; -&gt; 2", "arn:x", "not known", "somebody deleted it", "did not tell who: throttled"):
+        assert text in page
+    assert "the configuration was changed and not applied" not in page
+
+
+def test_no_drift_says_so() -> None:
+    assert "No drift" in drift_page(DriftFound(region="us-east", has_drift=False, is_clean=True))
