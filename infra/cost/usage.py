@@ -14,6 +14,7 @@ from typing import Any, Final
 from infra.cost.errors import UsageUnavailable
 from infra.cost.forecast import Day
 from infra.cost.rightsizing import GroupUse
+from serving.errors import InvalidInput
 
 UTILISATION: Final = "flightpath:gpu_utilisation:ratio_avg1d"
 NODES: Final = "avg_over_time(flightpath:nodes:count[1d])"
@@ -30,6 +31,11 @@ class Prometheus:
     url: str
     headers: Mapping[str, str] | None = None
     timeout: timedelta = timedelta(seconds=30)
+
+    def __post_init__(self) -> None:
+        # urllib would open a file too.
+        if not self.url.startswith(("http://", "https://")):
+            raise InvalidInput("the URL of Prometheus is wrong", got=self.url, expected="http://… or https://…")
 
     def daily(self, expression: str, *, days: int, now: datetime | None = None) -> dict[Labels, dict[date, float]]:
         """A figure for each of the last days, by the series' labels. A day without one is left out."""

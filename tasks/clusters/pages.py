@@ -16,11 +16,11 @@ _MEANINGS: Final = {
 
 
 def plan_page(planned: RegionPlan) -> str:
-    head = (
-        f"<p>{planned.adds} to create, {planned.changes} to change, {planned.replaces} to replace, "
-        f"{planned.destroys} to destroy. A month costs {planned.least_usd:,.0f} to {planned.most_usd:,.0f} USD by the "
-        f"price file.</p><p>Digest: <code>{planned.digest}</code></p>"
+    counts = (
+        f"{planned.adds} to create, {planned.changes} to change, {planned.replaces} to replace, "
+        f"{planned.destroys} to destroy."
     )
+    head = f"<p>{counts} {_cost(planned)}</p><p>Digest: <code>{planned.digest}</code></p>"
     return "\n".join(
         (
             head,
@@ -30,6 +30,12 @@ def plan_page(planned: RegionPlan) -> str:
             _listed("What it does", planned.actions),
         )
     )
+
+
+def _cost(planned: RegionPlan) -> str:
+    if planned.breaches and not planned.most_usd:
+        return "What a month costs is not known."
+    return f"A month costs {planned.least_usd:,.0f} to {planned.most_usd:,.0f} USD by the price file."
 
 
 def drift_page(found: DriftFound) -> str:

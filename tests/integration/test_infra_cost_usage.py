@@ -13,6 +13,7 @@ import pytest
 from infra.cost.errors import UsageUnavailable
 from infra.cost.prices import load_prices
 from infra.cost.usage import Prometheus, groups_in_use, spend_history
+from serving.errors import InvalidInput
 from tasks.clusters.cost_outcomes import RegionCost
 from tasks.clusters.costing import report_costs
 from tasks.clusters.settings import ClusterSettings
@@ -99,6 +100,8 @@ def test_the_report_turns_it_into_advice_and_a_forecast(server: Prometheus) -> N
 def test_what_prometheus_refuses_and_what_is_none_are_errors(server: Prometheus) -> None:
     with pytest.raises(UsageUnavailable, match="refused, got 400"):
         server.daily("sum(", days=3)
+    with pytest.raises(InvalidInput, match="got file:///etc/passwd"):
+        Prometheus(url="file:///etc/passwd")
     started = time.monotonic()
     with pytest.raises(UsageUnavailable, match="did not answer"):
         Prometheus(url=f"http://127.0.0.1:{free_port()}").daily("up", days=3)

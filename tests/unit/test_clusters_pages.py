@@ -25,6 +25,12 @@ def test_breaches_waivers_and_stale_waivers_have_a_list_each() -> None:
     assert all(text in page for text in ("encryption at a", "tags at b", "quota for c"))
 
 
+def test_a_plan_whose_parts_have_no_price_has_no_cost() -> None:
+    unpriced = plan(breaches=["cost-ceiling at plan"])
+    unpriced.least_usd = unpriced.most_usd = 0.0
+    assert "not known" in plan_page(unpriced)
+
+
 def test_drift_shows_cause_attributes_remedy_and_who() -> None:
     rows = [
         DriftRow(address="a.b", cause="changed", remedy="update", attributes=["tags: <1> -> 2"], who=["arn:x"]),
