@@ -237,8 +237,12 @@ class Agent:
             rollback_coordinator=self.rollback_coordinator,
             describe_region=self.describe,
             metrics=self.metrics,
+            servers=self._server_urls,
             stopping=self._stopping,
         )
+
+    def _server_urls(self) -> dict[str, str]:
+        return {name: url for name in self.launcher.names() if (url := self.launcher.status(name).url)}
 
     def describe(self) -> dict[str, Any]:
         """The answer of GET /v1/region."""

@@ -24,12 +24,14 @@ from serving.regions.registry import Event, Registry
 from serving.regions.rollback_coordinator import RollbackCoordinator
 from serving.regions.rollbacks import RegionRollbacks
 from serving.regions.rollouts import RegionRollouts
+from serving.regions.server_metrics import gather_metrics
 from serving.regions.serving_state import ServingState
 
 _MAX_BODY_BYTES: Final = 1024 * 1024
 _BODY_TIMEOUT_S: Final = 10.0
 _STREAM_POLL_S: Final = 0.2
 _HEARTBEAT_S: Final = 15.0
+_EXPOSITION: Final = "text/plain; version=0.0.4"
 _PROMOTER: Final = ("promoter", "operator")
 _READER: Final = ("promoter", "operator", "peer")
 _NO_OVERRIDE: Final[Mapping[str, Any]] = {"frozen": False, "reason": None}
@@ -55,6 +57,8 @@ class AgentApi:
     rollback_coordinator: RollbackCoordinator | None
     describe_region: Callable[[], dict[str, Any]]
     metrics: AgentMetrics
+    servers: Callable[[], Mapping[str, str]]
+    """URL of each model server that answers, by release."""
     stopping: asyncio.Event
 
     def app(self) -> Starlette:
@@ -83,6 +87,7 @@ class AgentApi:
                 Route("/healthz", self._get_health),
                 Route("/readyz", self._get_readiness),
                 Route("/metrics", self._get_metrics),
+                Route("/metrics/servers", self._get_server_metrics),
             ],
             exception_handlers={
                 FlightpathError: _answer_error,
@@ -234,7 +239,10 @@ class AgentApi:
 
     async def _get_metrics(self, request: Request) -> Response:
         body = self.metrics.render(self.rollouts.recent())
-        return Response(body, media_type="text/plain; version=0.0.4")
+        return Response(body, media_type=_EXPOSITION)
+
+    async def _get_server_metrics(self, request: Request) -> Response:
+        return Response(await gather_metrics(self.servers()), media_type=_EXPOSITION)
 
 
 async def _body(request: Request) -> dict[str, Any]:

@@ -11,7 +11,6 @@ a minute old knows nothing of two hours ago.
 import asyncio
 import contextlib
 import itertools
-import json
 import os
 import re
 import signal
@@ -28,7 +27,6 @@ from infra.observability.files import FOLDER, read_rules, rule_files
 from infra.observability.panels import BOARDS
 from infra.observability.prices import price_rules
 from serving.processes import read_records
-from serving.regions.agent import Agent
 from serving.regions.topology import LOCAL_REGIONS, Topology
 from tests.fakes.exporters import NODES, Exporters
 from tests.fakes.faulty_backend import FaultyBackend, answer_class, answer_status
@@ -71,7 +69,6 @@ class World:
 
     root: Path
     topology: Topology
-    agents: Mapping[str, Agent]
     exporters: Exporters
     alertmanager: Alertmanager
     regional: Mapping[str, Prometheus]
@@ -94,15 +91,6 @@ class World:
             for record in read_records(region.state_folder / "servers"):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(record.pid, signal.SIGKILL)
-
-    def tell_engines(self) -> None:
-        """What discovery does on a cluster: where the model servers are now, and vLLM's."""
-        for name, prometheus in self.regional.items():
-            launcher = self.agents[name].launcher
-            urls = [url for server in launcher.names() if (url := launcher.status(server).url)]
-            found = [{"targets": [url.removeprefix("http://")]} for url in urls]
-            found.append({"targets": [self.exporters.address], "labels": {"__metrics_path__": "/vllm"}})
-            prometheus.write("targets/engine.yml", json.dumps(found))
 
 
 async def use(topology: Topology, gateways: Mapping[str, LocalGateway]) -> None:
@@ -129,6 +117,8 @@ def regional_prometheus(
     targets = {
         "gateway": [{"targets": [url.removeprefix("http://") for url in urls]}],
         "agent": [{"targets": [region.agent_url.removeprefix("http://")]}],
+        "servers": [{"targets": [region.agent_url.removeprefix("http://")]}],
+        "engine": emulated("/vllm"),
         "operator": emulated("/operator"),
         "dcgm": emulated("/dcgm", **NODES[0]),
         "kubelet": emulated("/kubelet", **NODES[0]),
@@ -142,7 +132,7 @@ def regional_prometheus(
         "region",
         name=name,
         targets=targets,
-        files={"regions.yml": probes, "engine.yml": []},
+        files={"regions.yml": probes},
         alertmanager=alertmanager,
         blackbox=probe,
         prices=price_rules(PRICES, "us-east-1", budget_usd=30_000),
@@ -153,7 +143,7 @@ def regional_prometheus(
 async def watched_world(root: Path) -> AsyncIterator[World]:
     topology = make_topology(root, *LOCAL_REGIONS)
     async with AsyncExitStack() as stack:
-        agents = await stack.enter_async_context(running_regions(topology))
+        await stack.enter_async_context(running_regions(topology))
         exporters = stack.enter_context(Exporters())
         alertmanager = stack.enter_context(Alertmanager(root / "alertmanager"))
         probe = stack.enter_context(BlackboxExporter(root / "blackbox"))
@@ -180,7 +170,6 @@ async def watched_world(root: Path) -> AsyncIterator[World]:
             yield World(
                 root=root,
                 topology=topology,
-                agents=agents,
                 exporters=exporters,
                 alertmanager=alertmanager,
                 regional=regional,
@@ -244,12 +233,24 @@ async def until_answered(world: World, timeout_s: float) -> list[str]:
     return sorted({f"{name}: {expression}" for _, name, expression in left})
 
 
-async def scraped_twice(world: World, metric: str) -> None:
+async def scraped_twice(world: World, metric: str, *, timeout_s: float = 30) -> None:
     """A counter that appears with its first event shows a rate only by an event after that."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(timeout_s):
         for prometheus in world.regional.values():
             while not await asyncio.to_thread(prometheus.query, f"count_over_time({metric}[1m]) > 1"):
                 await asyncio.sleep(0.2)
+
+
+async def roll_back_under_way(world: World) -> None:
+    """Back and forth until users of every region met the replaced version twice: a matter of when they ask."""
+    answered = "flightpath_rollback_last_bad_answer_seconds_count"
+    for number, to in enumerate(itertools.islice(itertools.cycle(("digits-1", "digits-2")), 10)):
+        await world.roll_back(f"back-{number}", to)
+        with contextlib.suppress(TimeoutError):
+            await scraped_twice(world, answered, timeout_s=4)
+            if all(prometheus.query(f"increase({answered}[1m]) > 0") for prometheus in world.regional.values()):
+                return
+    raise AssertionError("in ten rollbacks no user met the replaced version")
 
 
 async def told(world: World, alert: str, region: str) -> list[str]:
@@ -269,11 +270,8 @@ async def test_every_alert_and_every_panel_returns_data(tmp_path: Path) -> None:
         await world.promote(1)
         await scraped_twice(world, "flightpath_rollout_state_seconds_count")
         await world.promote(2)
-        await world.roll_back("back-1", "digits-1")
+        await roll_back_under_way(world)
         world.kill_servers()
-        await scraped_twice(world, "flightpath_rollback_switch_seconds_count")
-        await world.roll_back("back-2", "digits-2")
-        world.tell_engines()
         world.exporters.xid = 79
         empty = await until_answered(world, 60)
         assert empty == []

@@ -113,8 +113,6 @@ class Prometheus(Server):
         here = {"prometheus": [{"targets": [self.address]}], "alertmanager": [{"targets": [alertmanager]}]}
         for job in document["scrape_configs"]:
             _bring_home(job, {**targets, **here}, blackbox)
-            if f"{job['job_name']}.yml" in files:
-                job["file_sd_configs"] = [{"files": [str(folder / f"targets/{job['job_name']}.yml")]}]
         self.write("prometheus.yml", yaml.safe_dump(document))
 
     def write(self, path: str, text: str) -> None:
@@ -145,7 +143,7 @@ def _bring_home(job: dict[str, Any], targets: Targets, blackbox: str) -> None:
         job.pop(part, None)
     if job.pop("kubernetes_sd_configs", None) or job["job_name"] in targets:
         job.pop("relabel_configs", None)
-        job["static_configs"] = list(targets.get(job["job_name"], ()))
+        job["static_configs"] = list(targets[job["job_name"]])
     for relabel in job.get("relabel_configs", []):
         if relabel.get("replacement") == "blackbox-exporter:9115":
             relabel["replacement"] = blackbox

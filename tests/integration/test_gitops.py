@@ -205,7 +205,7 @@ def test_prometheus_finds_the_pods_that_it_looks_for(region: str) -> None:
                 found = [labels for labels, ports in pods if labels.get(key) == value and port in ports]
                 assert found or job["job_name"] == "engine", job["job_name"]
                 looked_for += 1
-    assert looked_for == 7
+    assert looked_for == 8
 
 
 @pytest.mark.parametrize("region", REGIONS)
