@@ -21,6 +21,10 @@ from serving.errors import InvalidInput, NotFound, TimedOut
 from serving.regions.schema import live_models, releases
 
 _LOCK_WAIT: Final = timedelta(seconds=10)
+_OTHERS: Final = sa.text(
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,14 +69,20 @@ class RegistryDatabase:
         """How many releases it knows: what a restore would replace."""
         return len(self._rows(sa.select(releases.c.id)))
 
-    def _rows(self, query: sa.Select[Any]) -> list[Any]:
+    def sessions(self) -> int:
+        """How many others are connected. SQLite knows no sessions: there, it is for the caller to know."""
+        if self.kind == "sqlite":
+            return 0
+        return int(self._rows(_OTHERS, needs_table=False)[0][0])
+
+    def _rows(self, query: sa.Executable, *, needs_table: bool = True) -> list[Any]:
         parsed = self._parsed()
         if self.kind == "sqlite" and not Path(str(parsed.database)).exists():
             return []
         engine = sa.create_engine(parsed)
         try:
             with engine.connect() as connection:
-                if not sa.inspect(connection).has_table("releases"):
+                if needs_table and not sa.inspect(connection).has_table("releases"):
                     return []
                 return list(connection.execute(query))
         except sa.exc.DBAPIError as down:

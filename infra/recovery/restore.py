@@ -37,7 +37,8 @@ def restore(
 ) -> Restored:
     """Make registry and store those of the backup. Files that the backup does not know stay where they are.
 
-    Raises Conflict when the registry already holds releases, unless `replace`; the region's agent must be stopped.
+    Raises Conflict when the registry already holds releases, unless `replace`, and when somebody is connected to it: an
+    agent that runs on would serve what it remembers.
     """
     started = time.monotonic()
     if manifest.database != registry.kind:
@@ -45,6 +46,8 @@ def restore(
     held = registry.releases()
     if held and not replace:
         raise Conflict("registry is not empty", got=f"{held} releases", expected="an empty one, or --replace")
+    if others := registry.sessions():
+        raise Conflict("registry is in use", got=f"{others} sessions", expected="a stopped agent")
     with tempfile.TemporaryDirectory(prefix="flightpath-restore-") as temporary:
         folder = Path(temporary)
         dump = folder / "registry"

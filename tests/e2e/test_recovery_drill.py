@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ import pytest
 from infra.recovery.restore import verify
 from serving.regions.topology import Topology
 from tests.fakes.backed_up import Region
+from tests.fakes.gateways import wait_for
 from tests.fakes.moto import MotoServer
 from tests.fakes.postgres import Postgres, postgres_programs
 from tests.fakes.regions import (
@@ -83,6 +85,12 @@ class Drill:
         told: dict[str, Any] = json.loads(done.stdout)
         return told
 
+    def refused(self, name: str, *more: str) -> str:
+        """What a command says that must fail."""
+        done = subprocess.run(self.command(name, *more), capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 1, done.stdout
+        return done.stderr
+
     def command(self, name: str, *more: str) -> list[str]:
         place = "--to" if name == "backup" else "--from"
         options = ["--region", HOME, place, self.region.backups_uri, *more]
@@ -116,6 +124,8 @@ class Drill:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(timeout=30)
+            # The server notices a moment later that its client has gone.
+            wait_for(lambda: self.region.database.sessions() == 0)
             return True
         assert process.returncode == 0
         return False
@@ -181,6 +191,10 @@ async def test_a_lost_region_comes_back_with_its_promotions_and_bundles(tmp_path
                 saved = await asyncio.to_thread(drill.run, "backup")
                 rows, files = drill.region.rows(), drill.region.files()
                 await promote(topology, tmp_path, "digits-3", 32)
+                refused = await asyncio.to_thread(drill.refused, "restore", "--replace")
+                assert re.fullmatch(
+                    r"flightpath: registry is in use, got \d sessions, expected a stopped agent\n", refused
+                )
             with no_servers_left(topology):
                 shutil.rmtree(mine.state_folder)
                 drill.destroy()
