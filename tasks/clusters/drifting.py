@@ -1,9 +1,10 @@
 """Looks for drift in one region and puts it into the form that a workflow hands on."""
 
 from collections.abc import Mapping
+from datetime import UTC
 from typing import Final
 
-from infra.changelog import ChangeLog, CloudTrailLog
+from infra.changelog import Change, ChangeLog, CloudTrailLog
 from infra.drift import Drift, DriftAttribution, attribute
 from infra.driver.plan import AttributeChange
 from tasks.clusters import environments
@@ -12,6 +13,7 @@ from tasks.clusters.outcomes import DriftFound, DriftRow
 from tasks.clusters.settings import ClusterSettings
 
 _SHOWN: Final = 120
+_MOST_NAMES: Final = 5
 
 
 def find_drift(
@@ -52,7 +54,7 @@ def require_clean(found: DriftFound) -> None:
 
 
 def _by(row: DriftRow) -> str:
-    return f" by {', '.join(row.who)}" if row.who else ""
+    return f" ({'; '.join(row.who)})" if row.who else ""
 
 
 def _row(drift: Drift) -> DriftRow:
@@ -61,8 +63,14 @@ def _row(drift: Drift) -> DriftRow:
         cause=drift.cause.value,
         remedy=drift.remedy,
         attributes=[_shown(item) for item in drift.attributes],
-        who=list(drift.who),
+        who=[_told(change) for change in drift.changes[:_MOST_NAMES]],
     )
+
+
+def _told(change: Change) -> str:
+    where = f" from {change.address}" if change.address else ""
+    agent = ", by Terraform" if change.by_terraform else ""
+    return f"{change.who}: {change.what} at {change.at.astimezone(UTC):%Y-%m-%d %H:%M} UTC{where}{agent}"
 
 
 def _shown(item: AttributeChange) -> str:

@@ -1,5 +1,15 @@
 """Pages of plans and drift: everything that was found is on them, and nothing of it is taken for HTML."""
 
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from infra.changelog import Change
+from infra.drift import Cause, Drift, DriftAttribution
+from infra.driver.plan import AttributeChange
+from tasks.clusters.drifting import as_found, require_clean
+from tasks.clusters.errors import Drifted
 from tasks.clusters.outcomes import DriftFound, DriftRow, RegionPlan
 from tasks.clusters.pages import drift_page, plan_page
 
@@ -41,6 +51,34 @@ def test_drift_shows_cause_attributes_remedy_and_who() -> None:
     for text in ("tags: &lt;1&gt; -&gt; 2", "arn:x", "not known", "somebody deleted it", "did not tell who: throttled"):
         assert text in page
     assert "the configuration was changed and not applied" not in page
+
+
+def test_who_changed_it_is_told_with_call_time_place_and_program() -> None:
+    made: dict[str, Any] = {
+        "id": "1",
+        "who": "arn:aws:iam::1:user/alice",
+        "what": "PutBucketTagging",
+        "at": datetime(2026, 11, 20, tzinfo=UTC),
+    }
+    by_hand = Change(**made, address="203.0.113.9", agent="aws-cli/2.15")
+    elsewhere = Change(**{**made, "who": "arn:ci"}, agent="HashiCorp Terraform/1.11.0")
+    drift = Drift(
+        address="aws_s3_bucket.a",
+        type="aws_s3_bucket",
+        cause=Cause.CHANGED,
+        attributes=(AttributeChange(name="tags", before={"a": "x" * 500}, after=None),),
+        remedy="update",
+        changes=(by_hand, elsewhere),
+    )
+    found = as_found("us-east", DriftAttribution(drifts=(drift,), judged_at=made["at"]))
+    (row,) = found.rows
+    assert row.who == [
+        "arn:aws:iam::1:user/alice: PutBucketTagging at 2026-11-20 00:00 UTC from 203.0.113.9",
+        "arn:ci: PutBucketTagging at 2026-11-20 00:00 UTC, by Terraform",
+    ]
+    assert len(row.attributes[0]) < 300
+    with pytest.raises(Drifted, match=r"aws_s3_bucket\.a changed \(arn:aws:iam::1:user/alice: PutBucketTagging"):
+        require_clean(found)
 
 
 def test_no_drift_says_so() -> None:
