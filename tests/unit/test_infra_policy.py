@@ -14,6 +14,7 @@ from infra import policy
 from infra.cost.plan import cost_of_plan
 from infra.cost.prices import load_prices
 from infra.planned import InvalidPlan
+from infra.policy.__main__ import main
 from infra.policy.exposure import is_world
 from infra.policy.stateful import STATEFUL
 from tests.fakes.cloud_plans import azure_west_europe, document, gcp_europe_west, planned
@@ -347,3 +348,23 @@ def test_a_policy_file_that_is_wrong_is_refused(tmp_path: Path, text: str, told:
     path.write_text(text)
     with pytest.raises(policy.InvalidPolicy, match=told):
         policy.load_policy(path)
+
+
+# From a pipeline
+
+
+def test_a_pipeline_gets_breaches_on_stderr_and_an_exit_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "plan.json"
+    given = ["--plan", str(path), "--policy", str(ENVIRONMENTS / US / "policy.yaml")]
+    given += ["--prices", str(ROOT / "examples" / "infra" / "prices.json")]
+    path.write_text(json.dumps(PLANS[US]))
+    assert (main(given), capsys.readouterr().err) == (0, "")
+    path.write_text(json.dumps(OPEN))
+    assert main(given) == 1
+    assert capsys.readouterr().err.startswith(f"{INSIDE} at {WAIVER['resource']}: got vpc_config")
+    for text, told in (("{", "no JSON"), ("[]", "an object"), ("{}", "no plan of Terraform")):
+        path.write_text(text)
+        assert main(given) == 2
+        assert told in capsys.readouterr().err
