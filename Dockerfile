@@ -40,11 +40,12 @@ COPY pyproject.toml README.md LICENSE ./
 COPY flightpath ./flightpath
 COPY workflows ./workflows
 COPY tasks ./tasks
+COPY infra ./infra
 COPY serving ./serving
 RUN mkdir -p operator/flightpath_operator \
     && touch operator/flightpath_operator/py.typed \
     && pip install --constraint constraints.txt ${TORCH_INDEX_FLAG} ".[s3,gcs,azure,postgres]" \
-    && rm -rf operator flightpath workflows tasks serving
+    && rm -rf operator flightpath workflows tasks infra serving
 WORKDIR /tmp
 USER 65532:65532
 CMD ["flightpath", "--help"]
