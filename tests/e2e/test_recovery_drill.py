@@ -115,6 +115,8 @@ class Drill:
         """SIGKILL to the command and its children after a while; False if it was done before."""
         process = subprocess.Popen(
             self.command(name, *more),
+            # What is killed cannot tidy up.
+            env={**os.environ, "TMPDIR": str(self.region.scratch)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

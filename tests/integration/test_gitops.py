@@ -108,7 +108,7 @@ def test_no_object_is_there_twice_and_no_secret_is_in_the_repository(folder: str
     assert not [name for name in names if name.startswith("Secret ")]
 
 
-@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("region", ["us-east", "azure-west-europe"])
 def test_the_parts_together_are_the_whole(region: str) -> None:
     """What Argo CD applies folder by folder is what the region's own folder builds."""
     parts = [obj for part in ("operator", "serving", "observability") for obj in build(f"overlays/{region}/{part}")]

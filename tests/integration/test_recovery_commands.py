@@ -42,7 +42,13 @@ def run(region: Region, name: str, *more: str) -> tuple[int, dict[str, Any], str
 
 def kill_when(region: Region, name: str, begun: Callable[[], bool], *more: str) -> None:
     """SIGKILL to the command as soon as it has begun to write."""
-    process = subprocess.Popen(command(region, name, *more), stdout=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command(region, name, *more),
+        # What is killed cannot tidy up.
+        env={**os.environ, "TMPDIR": str(region.scratch)},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 60
     while not begun():
         assert process.poll() is None
@@ -77,7 +83,7 @@ def test_a_region_travels_through_the_commands(region: Region, tmp_path: Path) -
 def test_a_killed_backup_leaves_the_old_one_and_hinders_no_next_one(region: Region, tmp_path: Path) -> None:
     code, saved, _ = run(region, "backup")
     assert code == 0
-    region.promote(2, padding=64 * _MIB)
+    region.promote(2, padding=32 * _MIB)
     objects = tmp_path / "backups" / "us-east" / "objects"
     held = len(files_below(objects))
     kill_when(region, "backup", lambda: len(files_below(objects)) > held)
@@ -92,7 +98,7 @@ def test_a_killed_backup_leaves_the_old_one_and_hinders_no_next_one(region: Regi
 def test_a_killed_restore_leaves_the_old_registry_and_is_finished_by_the_same_call(
     region: Region, tmp_path: Path
 ) -> None:
-    region.promote(2, padding=64 * _MIB)
+    region.promote(2, padding=32 * _MIB)
     assert run(region, "backup")[0] == 0
     wanted_rows, wanted_files = region.rows(), region.files()
     shutil.rmtree(tmp_path / "region")
