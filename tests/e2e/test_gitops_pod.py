@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import urllib.error
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from infra.observability.files import FOLDER
 from serving.credentials import SigningKey, TokenFolder
@@ -28,13 +26,14 @@ from serving.processes import read_records, stop
 from serving.regions.client import AgentClient
 from serving.regions.topology import Topology, load_topology
 from serving.settings import Settings
+from tests.fakes import kustomize
 from tests.fakes.models import end_process, free_port, wait_until_ready
 from tests.fakes.moto import MotoServer
 from tests.fakes.postgres import PASSWORD, Postgres, postgres_programs
 from tests.fakes.regions import finished, infer, make_bundle, make_order, make_release
 
 pytestmark = [
-    pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is missing: it builds the overlay"),
+    pytest.mark.skipif(bool(kustomize.why_not()), reason=kustomize.why_not()),
     pytest.mark.skipif(postgres_programs() is None, reason="PostgreSQL is missing: apt-get install postgresql"),
     pytest.mark.smoke,
 ]
@@ -110,19 +109,12 @@ def aws(tmp_path: Path) -> Iterator[MotoServer]:
 
 @pytest.fixture
 def kubelet(tmp_path: Path, aws: MotoServer) -> Iterator[Kubelet]:
-    built = subprocess.run(
-        ["kubectl", "kustomize", str(PROJECT / f"infra/gitops/overlays/{REGION}/serving")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
     with Postgres() as postgres:
         postgres.create("flightpath")
         gateway, agent = free_port(), free_port()
         made = Kubelet(
             root=tmp_path,
-            objects=list(yaml.safe_load_all(built.stdout)),
+            objects=list(kustomize.build(PROJECT / f"infra/gitops/overlays/{REGION}/serving")),
             moved={
                 f"gateway.{REGION}.flightpath.example:8080": f"127.0.0.1:{gateway}",
                 f"agent.{REGION}.flightpath.example:8081": f"127.0.0.1:{agent}",

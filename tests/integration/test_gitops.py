@@ -3,8 +3,6 @@
 import functools
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,8 +16,9 @@ import yaml
 from infra.observability.files import FOLDER as OBSERVABILITY
 from serving.regions.topology import load_topology
 from serving.settings import Settings
+from tests.fakes import kustomize
 
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is missing: it builds the overlays")
+pytestmark = pytest.mark.skipif(bool(kustomize.why_not()), reason=kustomize.why_not())
 ROOT = OBSERVABILITY.parent / "gitops"
 REGIONS = ("us-east", "eu-west", "asia-pacific", "gcp-europe-west", "azure-west-europe")
 FOLDERS = (*(f"overlays/{region}" for region in REGIONS), "overlays/global", "argocd")
@@ -29,12 +28,8 @@ OUTSIDE = {"flightpath-public", "flightpath-federation"}
 Object = dict[str, Any]
 
 
-@functools.cache
 def build(folder: str) -> tuple[Object, ...]:
-    command = ["kubectl", "kustomize", str(ROOT / folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return tuple(yaml.load_all(done.stdout, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    return kustomize.build(ROOT / folder)
 
 
 @functools.cache
