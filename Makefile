@@ -10,7 +10,7 @@ ARGS ?=
 $(READY): pyproject.toml constraints.txt .ci/setup .ci/overrides.txt
 	@./.ci/setup
 
-.PHONY: help setup demo down status test scan test-cluster test-e2e check bench bench-gateway bench-llm bench-rollback bench-operator constraints clean
+.PHONY: help setup demo down status test scan test-cluster test-e2e check bench bench-gateway bench-llm bench-rollback bench-operator bench-terraform constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,7 +51,7 @@ build/checkov/bin/checkov: | $(READY)
 test-cluster: $(READY) ## the operator's suites on a real control plane (KUBECONFIG=…)
 	@KUBECONFIG_REAL=$(KUBECONFIG) $(PY) -m pytest tests/integration tests/cluster -m cluster $(ARGS)
 
-bench: bench-gateway bench-llm bench-rollback bench-operator ## every benchmark
+bench: bench-gateway bench-llm bench-rollback bench-operator bench-terraform ## every benchmark
 
 bench-gateway: $(READY) ## what the gateway adds to a model server
 	@$(PY) -m tests.bench.bench_gateway
@@ -64,6 +64,9 @@ bench-rollback: $(READY) ## how long users meet the bad version after a rollback
 
 bench-operator: $(READY) ## the operator against Kopf's standard handlers and bare API writes
 	@$(PY) -m tests.bench.bench_operator
+
+bench-terraform: $(READY) ## the Terraform driver against Terraform's own commands, and a region's plan
+	@$(PY) -m tests.bench.bench_terraform
 
 constraints: $(READY) ## resolve constraints.txt anew
 	@.ci/constraints
