@@ -1,15 +1,15 @@
 """One process of a provider for many runs of Terraform, which asks it for its schemas and to validate.
 
-Each run of Terraform starts the provider of its own: for AWS 700 MB, and more CPU time than a mock test needs. A
+Each command of Terraform starts a provider of its own: for AWS 700 MB, and more CPU time than what it is asked. A
 provider that serves for debugging stays up; Terraform finds it by TF_REATTACH_PROVIDERS and does not hash it either.
-All runs share its configuration: use it where providers are mocked, never where regions are made.
+It keeps the configuration that it was given last: use one where providers are mocked, or one for each environment.
 """
 
 import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,13 +20,17 @@ _ANNOUNCED = re.compile(r"TF_REATTACH_PROVIDERS='(.*)'")
 
 
 @contextmanager
-def shared_provider(binary: Path, folder: Path) -> Iterator[dict[str, str]]:
-    """The environment that makes Terraform use it. `folder`: for its socket and what it prints."""
+def shared_provider(binary: Path, folder: Path, *, cloud: Mapping[str, str] | None = None) -> Iterator[dict[str, str]]:
+    """The environment that makes Terraform use it.
+
+    `folder`: for its socket and what it prints. `cloud`: variables of the emulated cloud, which the provider reads.
+    """
     printed = folder / "provider.out"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     with printed.open("wb") as out:
         process = subprocess.Popen(
             [str(binary), "-debug"],
-            env={**os.environ, "TMPDIR": str(folder)},
+            env={**kept, **(cloud or {}), "TMPDIR": str(folder)},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.DEVNULL,

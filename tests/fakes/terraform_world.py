@@ -89,9 +89,12 @@ class TerraformWorld:
             shutil.copy(replacement, self.root / "modules" / "aws" / module / name)
         return self
 
-    def driver(self, folder: str, *, limits: Limits = LIMITS) -> TerraformDriver:
-        """Of a folder of the copy, for example environments/us-east."""
-        return TerraformDriver(self.root / folder, environment=self.environment, limits=limits)
+    def driver(
+        self, folder: str, *, environment: Mapping[str, str] | None = None, limits: Limits = LIMITS
+    ) -> TerraformDriver:
+        """Of a folder of the copy, for example environments/us-east. `environment`: more variables for this one."""
+        merged = {**self.environment, **(environment or {})}
+        return TerraformDriver(self.root / folder, environment=merged, limits=limits)
 
     def root_of(self, name: str, text: str) -> Path:
         """A root of the test's own beside the environments: its modules are ../../modules/…"""
