@@ -1,10 +1,12 @@
 """Modules of Google Cloud and Azure against their providers' schemas, and one interface over all clouds."""
 
+import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from infra.machines import MACHINES
 from tests.fakes.provider_schemas.conformance import breaches, load_schema, read_hcl
@@ -14,6 +16,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _INFRA = _ROOT / "infra"
 _PROVIDERS = {"gcp": "google", "azure": "azurerm"}
 _ALL = ("name", "region", "tags")
+_ROLE = "eks.amazonaws.com/role-arn"
 _INTERFACE = {
     "network": (
         ("cidr", "zones", "peers"),
@@ -176,3 +179,13 @@ def test_no_state_is_kept_without_lock_and_encryption() -> None:
         assert backend["s3"]["use_lockfile"] is True, environment.name
         assert backend["s3"]["encrypt"] is True, environment.name
         assert not {"bucket", "access_key", "secret_key"} & backend["s3"].keys(), environment.name
+
+
+@pytest.mark.parametrize("region", ["us-east", "eu-west", "asia-pacific"])
+def test_accounts_that_an_overlay_gives_a_role_of_aws_have_one(region: str) -> None:
+    accounts = read_folder(_INFRA / "modules" / "aws" / "region").inputs["service_accounts"]["default"]
+    roles = {json.loads(account["name"]): f"flightpath-{region}-{role}" for role, account in accounts.items()}
+    identities = yaml.safe_load_all((_INFRA / "gitops/overlays" / region / "serving/identity.yaml").read_text())
+    bound = {each["metadata"]["name"]: each["metadata"]["annotations"][_ROLE].split("role/")[1] for each in identities}
+    assert bound.keys() == {"flightpath-region", "flightpath-backup"}
+    assert bound.items() <= roles.items()

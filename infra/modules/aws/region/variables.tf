@@ -126,10 +126,10 @@ variable "service_accounts" {
     bucket_access = optional(string, "none")
   }))
   default = {
-    operator = { namespace = "flightpath-system", name = "flightpath-operator" }
-    agent    = { namespace = "flightpath-system", name = "flightpath-agent", bucket_access = "write" }
-    trainer  = { namespace = "flightpath-training", name = "trainer", bucket_access = "write" }
-    server   = { namespace = "flightpath-serving", name = "model-server", bucket_access = "read" }
+    region  = { namespace = "flightpath", name = "flightpath-region", bucket_access = "write" }
+    backup  = { namespace = "flightpath", name = "flightpath-backup", bucket_access = "write" }
+    trainer = { namespace = "flightpath-training", name = "trainer", bucket_access = "write" }
+    server  = { namespace = "flightpath-serving", name = "model-server", bucket_access = "read" }
   }
 }
 
