@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.credentials import SigningKey
+from tests.fakes import ports
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +25,7 @@ def signing_key(tmp_path: Path) -> SigningKey:
 
 @pytest.fixture
 def free_port() -> Callable[[], int]:
-    def pick() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return pick
+    return ports.free_port
 
 
 @pytest.fixture

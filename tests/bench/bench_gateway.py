@@ -25,7 +25,8 @@ import uvloop
 
 from tests.bench.targets import Target, finish, hardware, is_quiet, judge
 from tests.fakes.gateways import GatewayProcess, backend, route
-from tests.fakes.models import end_process, free_port, start_model_server, wait_until_ready, write_bundle
+from tests.fakes.models import end_process, start_model_server, wait_until_ready, write_bundle
+from tests.fakes.ports import free_port
 
 CONCURRENCIES: Final = (1, 16)
 ROUNDS: Final = 5

@@ -28,7 +28,7 @@ import uvloop
 from tests.bench.targets import Target, finish, hardware, judge
 from tests.fakes.gateways import GatewayProcess, backend, route
 from tests.fakes.language_models import VllmServer, byte_tokenizer, write_llama
-from tests.fakes.models import free_port
+from tests.fakes.ports import free_port
 
 MODEL: Final = "bench"
 CONCURRENCY: Final = 16

@@ -27,8 +27,9 @@ from serving.regions.client import AgentClient
 from serving.regions.topology import Topology, load_topology
 from serving.settings import Settings
 from tests.fakes import kustomize
-from tests.fakes.models import end_process, free_port, wait_until_ready
+from tests.fakes.models import end_process, wait_until_ready
 from tests.fakes.moto import MotoServer
+from tests.fakes.ports import free_port
 from tests.fakes.postgres import PASSWORD, Postgres, postgres_programs
 from tests.fakes.regions import finished, infer, make_bundle, make_order, make_release
 

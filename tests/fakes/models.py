@@ -1,6 +1,5 @@
 """Tiny real ONNX models in sealed bundles, and the real processes that serve them."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -61,13 +60,6 @@ def write_bundle(
     )
     attestation = Attestation(bundle_name=name, bundle_digest=manifest.digest, lineage={}, measurements=[])
     return seal(root, manifest, attestation, SigningKey.ensure(keys))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def start_model_server(

@@ -18,7 +18,8 @@ import boto3
 import httpx
 from botocore.config import Config
 
-from tests.fakes.models import end_process, free_port, wait_until_ready
+from tests.fakes.models import end_process, wait_until_ready
+from tests.fakes.ports import free_port
 
 ACCOUNT = "123456789012"
 """moto's own account."""

@@ -13,7 +13,7 @@ from typing import Any, Self
 import yaml
 
 from tests.fakes.kubernetes.direct import Direct
-from tests.fakes.models import free_port
+from tests.fakes.ports import free_port
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 CRDS = PROJECT / "operator" / "crds"

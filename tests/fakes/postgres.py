@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-from tests.fakes.models import free_port
+from tests.fakes.ports import free_port
 
 PASSWORD = "of-the-test"
 

@@ -17,7 +17,8 @@ from typing import Any, Self
 import yaml
 
 from infra.observability.files import FOLDER, render, rule_files
-from tests.fakes.models import end_process, free_port, wait_until_ready
+from tests.fakes.models import end_process, wait_until_ready
+from tests.fakes.ports import free_port
 
 PROGRAMS = ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter")
 Targets = Mapping[str, Sequence[Mapping[str, Any]]]

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from serving.bundle import Attestation, GoldenSet, describe_file, read_manifest, seal
 from serving.credentials import SigningKey, TokenFolder
+from serving.errors import Unreachable
 from serving.gateway.app import GatewayConfig, assemble
 from serving.processes import read_records, stop
 from serving.regions.agent import Agent
@@ -22,7 +23,8 @@ from serving.regions.launcher import LaunchSettings
 from serving.regions.topology import Region, Topology
 from serving.store import ArtifactStore
 from serving.web_server import ServerLimits, WebServer, bind_listener
-from tests.fakes.models import FEATURES, VARIANT, free_port, linear_weights, write_bundle
+from tests.fakes.models import FEATURES, VARIANT, linear_weights, write_bundle
+from tests.fakes.ports import free_port
 
 MODEL = "digits"
 CRASHING = "crashing"
@@ -173,10 +175,18 @@ def client(topology: Topology, role: str = "operator", region: str | None = None
     return AgentClient(url, TokenFolder(folder=topology.token_folder).read(role))
 
 
+async def _ask(agent: AgentClient, id: str) -> dict[str, Any]:
+    """On a busy machine one answer may come too late; the caller bounds the whole."""
+    while True:
+        with contextlib.suppress(Unreachable):
+            return await agent.get_promotion(id)
+        await asyncio.sleep(0.05)
+
+
 async def finished(agent: AgentClient, id: str, *, timeout_s: float = 90.0) -> dict[str, Any]:
     """The promotion once it has finished, and its regions settled."""
     async with asyncio.timeout(timeout_s):
-        while (promotion := await agent.get_promotion(id))["state"] == "running":
+        while (promotion := await _ask(agent, id))["state"] == "running":
             await asyncio.sleep(0.05)
     return promotion
 
@@ -185,7 +195,7 @@ async def reached(agent: AgentClient, id: str, region: str, state: str, *, timeo
     """The promotion once `region` is in `state`."""
     async with asyncio.timeout(timeout_s):
         while True:
-            promotion = await agent.get_promotion(id)
+            promotion = await _ask(agent, id)
             if next(part for part in promotion["regions"] if part["region"] == region)["state"] == state:
                 return promotion
             assert promotion["state"] == "running", promotion

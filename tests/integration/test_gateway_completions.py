@@ -16,7 +16,7 @@ from serving.gateway.upstream import UpstreamLimits
 from tests.fakes import faulty_llm as llm
 from tests.fakes.faulty_backend import Behaviour, FaultyBackend, answer_body, answer_status, break_off, hang_up, stall
 from tests.fakes.gateways import LocalGateway, backend, local_gateway, route
-from tests.fakes.models import free_port
+from tests.fakes.ports import free_port
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 CHAT = "/v1/chat/completions"

@@ -19,7 +19,8 @@ from tests.fakes.faulty_backend import (
     hang_up,
 )
 from tests.fakes.gateways import GatewayClient, GatewayProcess, backend, infer_body, route, wait_for
-from tests.fakes.models import end_process, free_port, start_model_server, wait_until_ready, write_bundle
+from tests.fakes.models import end_process, start_model_server, wait_until_ready, write_bundle
+from tests.fakes.ports import free_port
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from serving.gateway.handover import inherit_or_bind
 from tests.fakes import faulty_llm as llm
 from tests.fakes.faulty_backend import FaultyBackend, answer_class
 from tests.fakes.gateways import GatewayClient, GatewayProcess, backend, infer_body, route, wait_for
-from tests.fakes.models import free_port
+from tests.fakes.ports import free_port
 
 
 @pytest.fixture

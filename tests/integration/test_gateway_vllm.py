@@ -15,7 +15,7 @@ from tests.fakes import faulty_llm as llm
 from tests.fakes.faulty_backend import FaultyBackend
 from tests.fakes.gateways import GatewayClient, GatewayProcess, backend, route
 from tests.fakes.language_models import VllmServer, write_llama
-from tests.fakes.models import free_port
+from tests.fakes.ports import free_port
 
 MODEL = "tiny"
 CHAT = "/v1/chat/completions"

@@ -17,7 +17,8 @@ from serving.errors import InvalidInput
 from tasks.clusters.cost_outcomes import RegionCost
 from tasks.clusters.costing import report_costs
 from tasks.clusters.settings import ClusterSettings
-from tests.fakes.models import end_process, free_port, wait_until_ready
+from tests.fakes.models import end_process, wait_until_ready
+from tests.fakes.ports import free_port
 
 pytestmark = pytest.mark.skipif(
     shutil.which("prometheus") is None or shutil.which("promtool") is None, reason="needs prometheus and promtool"

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from tasks.evaluation.accuracy import evaluate
 from tasks.training.entry import train
 from tasks.training.launch import inprocess
 from tasks.training.recipes import get_recipe
+from tests.fakes.ports import free_port
 from tests.fakes.tiny_language import REFERENCE
 
 MODEL = "tiny-llama"
@@ -72,7 +72,7 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
 @pytest.fixture(scope="module")
 def vllm(sealed: Sealed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A client of `vllm serve`, started with the bundle's own arguments."""
-    port, log = _free_port(), tmp_path_factory.mktemp("log") / "vllm.log"
+    port, log = free_port(), tmp_path_factory.mktemp("log") / "vllm.log"
     command = [
         *(str(Path(sys.executable).with_name("vllm")), "serve", str(sealed.folder / "model")),
         *("--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL, *sealed.arguments),
@@ -89,12 +89,6 @@ def vllm(sealed: Sealed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[h
             yield client
         finally:
             _end(server)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_until_ready(client: httpx.Client, server: subprocess.Popen[bytes], log: Path) -> None:

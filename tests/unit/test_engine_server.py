@@ -16,8 +16,9 @@ from serving.bundle import Manifest, TensorSpec, read_manifest
 from serving.engines.server import open_engine
 from serving.errors import CorruptBundle, InvalidInput
 from tests.fakes.gateways import infer_body
-from tests.fakes.models import VARIANT, end_process, free_port, linear_weights, start_model_server, wait_until_ready
+from tests.fakes.models import VARIANT, end_process, linear_weights, start_model_server, wait_until_ready
 from tests.fakes.models import write_bundle as write_linear_bundle
+from tests.fakes.ports import free_port
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from tests.fakes.faulty_backend import (
     hang_up,
     stall,
 )
-from tests.fakes.models import free_port
+from tests.fakes.ports import free_port
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from serving.gateway.app import GatewayConfig, read_config
 from serving.regions.agent import Agent
 from serving.regions.topology import Region, Topology
 from serving.settings import Settings
-from tests.fakes.models import free_port
+from tests.fakes.ports import free_port
 
 
 def _region(root: Path) -> Region:

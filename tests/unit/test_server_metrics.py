@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.regions.server_metrics import gather_metrics, merge_metrics
 from tests.fakes.faulty_backend import FaultyBackend, answer_class
-from tests.fakes.models import free_port
+from tests.fakes.ports import free_port
 
 ONE = """# HELP flightpath_engine_requests_total Inference requests by HTTP status.
 # TYPE flightpath_engine_requests_total counter

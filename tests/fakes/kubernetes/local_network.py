@@ -6,12 +6,12 @@ X_HOST, and by the ports that the container declares (in an argument, or in a va
 """
 
 import re
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.fakes.kubernetes.selection import by_labels
+from tests.fakes.ports import free_port
 
 Object = dict[str, Any]
 Host = tuple[str, str]
@@ -26,12 +26,6 @@ _NAME: Final = re.compile(
 )
 _ADDRESS: Final = re.compile(r"^(?P<prefix>.*)_?(?:ADDR|ADDRESS|HOST|HOSTNAME)$")
 _SUFFIXES: Final = (".svc.cluster.local", ".svc")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 def hostname_of(pod: Object) -> str:
