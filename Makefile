@@ -27,7 +27,7 @@ status: $(READY) ## what the regions run
 	@$(PY) -m flightpath status
 
 test: $(READY) ## unit and integration tests, real components
-	@$(PY) -m pytest tests/unit tests/integration --numprocesses=2 --dist=loadfile $(ARGS)
+	@$(PY) -m pytest tests/unit tests/integration --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 test-e2e: $(READY) ## the long chains
 	@.ci/e2e $(ARGS)

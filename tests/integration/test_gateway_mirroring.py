@@ -11,12 +11,12 @@ from tests.fakes.faulty_backend import FaultyBackend, answer_class, answer_statu
 from tests.fakes.gateways import GatewayClient, GatewayProcess, backend, infer_body, route, wait_for
 from tests.fakes.models import (
     end_process,
-    free_port,
     linear_weights,
     start_model_server,
     wait_until_ready,
     write_bundle,
 )
+from tests.fakes.ports import free_port
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ import pytest
 from tests.fakes.gateways import GatewayClient, GatewayProcess, backend, infer_body, route
 from tests.fakes.models import (
     end_process,
-    free_port,
     linear_weights,
     start_model_server,
     wait_until_ready,
     write_bundle,
 )
+from tests.fakes.ports import free_port
 
 
 @pytest.fixture(scope="module")
