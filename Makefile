@@ -10,10 +10,10 @@ ARGS ?=
 $(READY): pyproject.toml constraints.txt .ci/setup .ci/overrides.txt
 	@./.ci/setup
 
-.PHONY: help setup demo down status test scan test-cluster test-e2e check bench bench-gateway bench-llm bench-rollback bench-operator bench-terraform constraints clean
+.PHONY: help setup demo down status test scan test-cluster test-e2e test-e2e-clouds check bench bench-gateway bench-llm bench-rollback bench-operator bench-terraform constraints clean
 
 help: ## this list
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(READY) ## .venv with everything
 
@@ -29,8 +29,11 @@ status: $(READY) ## what the regions run
 test: $(READY) ## unit and integration tests, real components
 	@$(PY) -m pytest tests/unit tests/integration --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
-test-e2e: $(READY) ## the long chains
-	@.ci/e2e $(ARGS)
+test-e2e: $(READY) ## the long chains: training, release, regions, kills
+	@.ci/e2e regions $(ARGS)
+
+test-e2e-clouds: $(READY) ## the long chains of clusters and clouds: Terraform against moto, Prometheus, PostgreSQL
+	@.ci/e2e clouds $(ARGS)
 
 check: $(READY) ## format, lint, types, layers, Terraform's format
 	@.venv/bin/ruff format --check .
