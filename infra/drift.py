@@ -46,15 +46,10 @@ class Drift:
     changes: tuple[Change, ...] = ()
     """The newest first; empty where no log was asked or the log does not know."""
 
-    @property
-    def who(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(change.who for change in self.changes))
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DriftAttribution:
     drifts: tuple[Drift, ...]
-    judged_at: datetime
     log_problem: str = ""
     """Why the audit log did not tell, where it was asked and failed."""
 
@@ -66,21 +61,6 @@ class DriftAttribution:
     @property
     def is_clean(self) -> bool:
         return all(drift.remedy == "nothing" for drift in self.drifts)
-
-    def by_cause(self, cause: Cause) -> tuple[Drift, ...]:
-        return tuple(drift for drift in self.drifts if drift.cause is cause)
-
-    @property
-    def changed(self) -> tuple[Drift, ...]:
-        return self.by_cause(Cause.CHANGED)
-
-    @property
-    def deleted(self) -> tuple[Drift, ...]:
-        return self.by_cause(Cause.DELETED)
-
-    @property
-    def unattributed(self) -> tuple[Drift, ...]:
-        return self.by_cause(Cause.UNATTRIBUTED)
 
 
 def attribute(
@@ -94,7 +74,7 @@ def attribute(
     if log is not None:
         touched, problem = _ask(log, report.drifted, touched, since=now - window, until=now)
     drifts = (*touched, *(_untouched(change, bool(touched)) for change in report.unattributed))
-    return DriftAttribution(drifts=drifts, judged_at=now, log_problem=problem)
+    return DriftAttribution(drifts=drifts, log_problem=problem)
 
 
 def _touched(change: ResourceChange, remedies: dict[str, str]) -> Drift:

@@ -33,22 +33,21 @@ class Demand:
     spot: bool = False
 
 
-def demands_of(world: PlannedWorld, region: str | None = None) -> tuple[Demand, ...]:
-    """Everything with an hourly price or a size in the plan. `region`: where AWS's provider works, if the plan does
-    not tell."""
+def demands_of(world: PlannedWorld) -> tuple[Demand, ...]:
+    """Everything with an hourly price or a size in the plan."""
     return tuple(
         demand
         for resource in world.staying
         if (read := _READERS.get(resource.type)) is not None
-        for demand in read(resource, world, region)
+        for demand in read(resource, world)
     )
 
 
-Reader = Callable[[PlannedResource, PlannedWorld, str | None], Iterator[Demand]]
+Reader = Callable[[PlannedResource, PlannedWorld], Iterator[Demand]]
 
 
-def _aws_region(resource: PlannedResource, world: PlannedWorld, region: str | None) -> str:
-    found = region or resource.one("region") or world.provider_regions.get("aws")
+def _aws_region(resource: PlannedResource, world: PlannedWorld) -> str:
+    found = resource.one("region") or world.provider_regions.get("aws")
     if found is None:
         told = "a region, or a provider with one"
         raise UnknownRegion(f"the region of {resource.address} is not known", got="none in the plan", expected=told)
@@ -72,8 +71,8 @@ def _hours(
 def _one(kind: Kind, item: str) -> Reader:
     """One part of AWS that costs by the hour."""
 
-    def read(resource: PlannedResource, world: PlannedWorld, region: str | None) -> Iterator[Demand]:
-        yield _hours(resource, kind, item, _aws_region(resource, world, region), spot=False)
+    def read(resource: PlannedResource, world: PlannedWorld) -> Iterator[Demand]:
+        yield _hours(resource, kind, item, _aws_region(resource, world), spot=False)
 
     return read
 
@@ -81,7 +80,7 @@ def _one(kind: Kind, item: str) -> Reader:
 def _here(kind: Kind, item: str, place: str) -> Reader:
     """One part of a cloud whose resources tell their region themselves."""
 
-    def read(resource: PlannedResource, world: PlannedWorld, region: str | None) -> Iterator[Demand]:
+    def read(resource: PlannedResource, world: PlannedWorld) -> Iterator[Demand]:
         yield _hours(resource, kind, item, _place(resource, world, place), spot=False)
 
     return read
@@ -103,8 +102,8 @@ def _place_of_cluster(resource: PlannedResource, world: PlannedWorld) -> object:
     return next((cluster.one("location") for cluster in clusters if cluster.module == resource.module), None)
 
 
-def _eks_group(resource: PlannedResource, world: PlannedWorld, region: str | None) -> Iterator[Demand]:
-    place = _aws_region(resource, world, region)
+def _eks_group(resource: PlannedResource, world: PlannedWorld) -> Iterator[Demand]:
+    place = _aws_region(resource, world)
     least, most = resource.one("scaling_config.min_size", 0), resource.one("scaling_config.max_size", 0)
     spot = resource.one("capacity_type") == "SPOT"
     item = resource.one("instance_types", "unknown")
@@ -124,14 +123,14 @@ def _root_volume(group: PlannedResource, world: PlannedWorld) -> tuple[float, st
     return group.one("disk_size", 20), "gp3"
 
 
-def _ec2(resource: PlannedResource, world: PlannedWorld, region: str | None) -> Iterator[Demand]:
-    place = _aws_region(resource, world, region)
+def _ec2(resource: PlannedResource, world: PlannedWorld) -> Iterator[Demand]:
+    place = _aws_region(resource, world)
     yield _hours(resource, "instance", resource.one("instance_type", "unknown"), place, spot=False)
 
 
-def _rds(resource: PlannedResource, world: PlannedWorld, region: str | None) -> Iterator[Demand]:
+def _rds(resource: PlannedResource, world: PlannedWorld) -> Iterator[Demand]:
     """One that follows another has its source's size, which its plan does not tell: its most counts for both."""
-    place = _aws_region(resource, world, region)
+    place = _aws_region(resource, world)
     copies = _IN_TWO_ZONES if resource.one("multi_az") else 1
     size = resource.one("instance_class", "unknown")
     yield _hours(resource, "database", size, place, least=copies, most=copies, spot=False)
@@ -141,14 +140,14 @@ def _rds(resource: PlannedResource, world: PlannedWorld, region: str | None) -> 
     yield _gb(resource, "database_disk", disk, place, copies * least, copies * max(least, most))
 
 
-def _interface_endpoint(resource: PlannedResource, world: PlannedWorld, region: str | None) -> Iterator[Demand]:
+def _interface_endpoint(resource: PlannedResource, world: PlannedWorld) -> Iterator[Demand]:
     if resource.one("vpc_endpoint_type") == "Interface":
         zones = max(1, len(resource.read("subnet_ids")))
-        place = _aws_region(resource, world, region)
+        place = _aws_region(resource, world)
         yield _hours(resource, "network", "interface_endpoint", place, least=zones, most=zones, spot=False)
 
 
-def _gke_pool(resource: PlannedResource, world: PlannedWorld, region: str | None) -> Iterator[Demand]:
+def _gke_pool(resource: PlannedResource, world: PlannedWorld) -> Iterator[Demand]:
     place = _place(resource, world, "location")
     least = resource.one("autoscaling.total_min_node_count", resource.one("node_count", 0))
     most = resource.one("autoscaling.total_max_node_count", least)
@@ -159,7 +158,7 @@ def _gke_pool(resource: PlannedResource, world: PlannedWorld, region: str | None
     yield _gb(resource, "disk", resource.one("node_config.disk_type", "pd-balanced"), place, least * size, most * size)
 
 
-def _cloud_sql(resource: PlannedResource, world: PlannedWorld, region: str | None) -> Iterator[Demand]:
+def _cloud_sql(resource: PlannedResource, world: PlannedWorld) -> Iterator[Demand]:
     place = _place(resource, world, "region")
     copies = _IN_TWO_ZONES if resource.one("settings.availability_type") == "REGIONAL" else 1
     tier = resource.one("settings.tier", "unknown")
@@ -168,13 +167,13 @@ def _cloud_sql(resource: PlannedResource, world: PlannedWorld, region: str | Non
     yield _gb(resource, "database_disk", resource.one("settings.disk_type", "PD_SSD"), place, size, size)
 
 
-def _aks(resource: PlannedResource, world: PlannedWorld, region: str | None) -> Iterator[Demand]:
+def _aks(resource: PlannedResource, world: PlannedWorld) -> Iterator[Demand]:
     place = _place(resource, world, "location")
     yield _hours(resource, "control_plane", "aks", place, spot=False)
     yield from _aks_nodes(resource, place, "default_node_pool.")
 
 
-def _aks_pool(resource: PlannedResource, world: PlannedWorld, region: str | None) -> Iterator[Demand]:
+def _aks_pool(resource: PlannedResource, world: PlannedWorld) -> Iterator[Demand]:
     yield from _aks_nodes(resource, _place(resource, world, "location"), "")
 
 
@@ -188,7 +187,7 @@ def _aks_nodes(resource: PlannedResource, place: str, prefix: str) -> Iterator[D
     yield _gb(resource, "disk", "Premium_LRS", place, least * size, most * size)
 
 
-def _azure_postgres(resource: PlannedResource, world: PlannedWorld, region: str | None) -> Iterator[Demand]:
+def _azure_postgres(resource: PlannedResource, world: PlannedWorld) -> Iterator[Demand]:
     place = _place(resource, world, "location")
     copies = _IN_TWO_ZONES if resource.one("high_availability.mode") else 1
     sku = resource.one("sku_name", "unknown")

@@ -40,8 +40,6 @@ class ForecastDay:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forecast:
     days: tuple[ForecastDay, ...]
-    usd_a_day: float
-    """How much the figure grows from day to day."""
     confidence: float
     weekly: bool
     """Whether the days of the week were told apart."""
@@ -70,7 +68,6 @@ def forecast(history: Sequence[Day], days: int, *, confidence: float = 0.9) -> F
     found = zip(coming, ahead @ factors, reach, strict=True)
     return Forecast(
         days=tuple(ForecastDay(day=day, usd=float(y), low=float(y - r), high=float(y + r)) for day, y, r in found),
-        usd_a_day=float(factors[1]),
         confidence=confidence,
         weekly=weekly,
     )

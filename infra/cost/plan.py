@@ -1,7 +1,7 @@
 """The monthly cost of a plan before it is applied, at its least and at its most.
 
-Counted is what has an hour or a size in the plan; what depends on use (stored objects, transfer) is counted as far as
-the user tells his use, and what is left out is named. A price that is missing is an error, never zero.
+Counted is what has an hour or a size in the plan; stored objects are counted as far as the user tells how many, and
+what is charged by use and left out is named. A price that is missing is an error, never zero.
 
     cost = cost_of_plan(plan.document, load_prices(path))
     cost.least_usd, cost.most_usd
@@ -35,21 +35,11 @@ _BY_USE: Final[Mapping[str, str]] = MappingProxyType(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Transfer:
-    """GB a month from a region to another, or to `internet`."""
-
-    source: str
-    target: str
-    gb: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
     """What no plan tells."""
 
     stored_gb: float = 0
     """In each bucket."""
-    transfers: tuple[Transfer, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,35 +73,16 @@ class MonthlyCost:
     def most_usd(self) -> float:
         return sum(line.most_usd for line in self.lines)
 
-    def by_kind(self) -> dict[str, tuple[float, float]]:
-        """Least and most by kind of price, the dearest first."""
-        return self._grouped(lambda line: line.demand.kind)
 
-    def by_item(self) -> dict[str, tuple[float, float]]:
-        return self._grouped(lambda line: f"{line.demand.item}{' spot' if line.demand.spot else ''}")
-
-    def _grouped(self, key: Any) -> dict[str, tuple[float, float]]:
-        found: dict[str, tuple[float, float]] = {}
-        for line in self.lines:
-            least, most = found.get(key(line), (0.0, 0.0))
-            found[key(line)] = (least + line.least_usd, most + line.most_usd)
-        return dict(sorted(found.items(), key=lambda item: -item[1][1]))
-
-
-def cost_of_plan(
-    document: Mapping[str, Any], prices: PriceBook, *, usage: Usage | None = None, region: str | None = None
-) -> MonthlyCost:
+def cost_of_plan(document: Mapping[str, Any], prices: PriceBook, *, usage: Usage | None = None) -> MonthlyCost:
     """Raises UnknownPrice, which names what has none, and UnknownRegion."""
-    return cost_of_world(read_world(document), prices, usage=usage, region=region)
+    return cost_of_world(read_world(document), prices, usage=usage)
 
 
-def cost_of_world(
-    world: PlannedWorld, prices: PriceBook, *, usage: Usage | None = None, region: str | None = None
-) -> MonthlyCost:
+def cost_of_world(world: PlannedWorld, prices: PriceBook, *, usage: Usage | None = None) -> MonthlyCost:
     usage = usage or Usage()
-    lines = [priced(demand, prices) for demand in demands_of(world, region) if demand.most > 0]
-    lines += [priced(demand, prices) for demand in _stored(world, usage, region)]
-    lines += [_moved(transfer, prices) for transfer in usage.transfers]
+    lines = [priced(demand, prices) for demand in demands_of(world) if demand.most > 0]
+    lines += [priced(demand, prices) for demand in _stored(world, usage)]
     return MonthlyCost(lines=tuple(lines), left_out=_left_out(world, usage))
 
 
@@ -119,30 +90,18 @@ def priced(demand: Demand, prices: PriceBook) -> Line:
     return Line(demand=demand, usd=prices.find(demand.kind, demand.item, demand.region, spot=demand.spot).usd)
 
 
-def _stored(world: PlannedWorld, usage: Usage, region: str | None) -> Iterable[Demand]:
+def _stored(world: PlannedWorld, usage: Usage) -> Iterable[Demand]:
     if not usage.stored_gb:
         return
     for bucket in world.of_type(*_BUCKETS):
-        place = _place_of_bucket(bucket, world, region)
+        place = _place_of_bucket(bucket, world)
         item, gb = _BUCKETS[bucket.type], usage.stored_gb
         yield Demand(address=bucket.address, kind="storage", item=item, region=place, least=gb, most=gb)
 
 
-def _place_of_bucket(bucket: PlannedResource, world: PlannedWorld, region: str | None) -> str:
+def _place_of_bucket(bucket: PlannedResource, world: PlannedWorld) -> str:
     own = bucket.one("location")
-    return str(own or region or world.provider_regions.get("aws", "unknown")).lower()
-
-
-def _moved(transfer: Transfer, prices: PriceBook) -> Line:
-    demand = Demand(
-        address=f"{transfer.source} to {transfer.target}",
-        kind="transfer",
-        item=transfer.target,
-        region=transfer.source,
-        least=transfer.gb,
-        most=transfer.gb,
-    )
-    return Line(demand=demand, usd=prices.transfer_usd(transfer.source, transfer.target))
+    return str(own or world.provider_regions.get("aws", "unknown")).lower()
 
 
 def _left_out(world: PlannedWorld, usage: Usage) -> dict[str, int]:

@@ -10,7 +10,7 @@ export becomes rows is `infra.cost.exports`. A price that is not in the book is 
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from types import MappingProxyType
@@ -38,25 +38,20 @@ class PriceBook:
     """The day of the prices: every table made from them shows it."""
     note: str = ""
     """Where they are from. An example says so here."""
-    sources: tuple[str, ...] = field(default=())
 
     @classmethod
-    def of(cls, prices: Iterable[Price], *, day: date, note: str = "", sources: tuple[str, ...] = ()) -> Self:
+    def of(cls, prices: Iterable[Price], *, day: date, note: str = "") -> Self:
         """Two rows for one thing must agree: which of two prices holds is not for us to pick."""
         found: dict[Key, Price] = {}
         for price in prices:
             known = found.setdefault(_key(price), price)
             if not math.isclose(known.usd, price.usd):
                 raise InvalidPrices(f"two prices for {price.describe()}", got=price.usd, expected=known.usd)
-        return cls(prices=MappingProxyType(found), day=day, note=note, sources=sources)
+        return cls(prices=MappingProxyType(found), day=day, note=note)
 
     def hourly_usd(self, instance_type: str, region: str, spot: bool = False) -> float:
         """USD an hour for one running instance."""
         return self.find("instance", instance_type, region, spot=spot).usd
-
-    def unit_usd(self, kind: Kind, item: str, region: str) -> float:
-        """USD for one unit (hour, GB a month, GB) of anything that is not an instance."""
-        return self.find(kind, item, region).usd
 
     def transfer_usd(self, source: str, target: str) -> float:
         """USD for one GB from region to region (or to `internet`), the source's general price where no pair is told."""
@@ -92,27 +87,14 @@ def load_prices(path: Path) -> PriceBook:
     except (OSError, UnicodeDecodeError) as broken:
         raise InvalidPrices(f"the price file {path} cannot be read", got=broken, expected="UTF-8 text") from broken
     if not text.lstrip().startswith(("{", "[")):
-        return PriceBook.of(exports.from_csv(text), day=_day_of_file(path), sources=(path.name,))
+        return PriceBook.of(exports.from_csv(text), day=_day_of_file(path))
     try:
         document = json.loads(text)
     except ValueError as broken:
         raise InvalidPrices(f"the price file {path} is no JSON", got=broken, expected="JSON or CSV") from broken
     if isinstance(document, dict) and "schema_version" in document:
         return _own_form(document, path)
-    return PriceBook.of(exports.from_json(document), day=_day_of_file(path), sources=(path.name,))
-
-
-def merge(books: Iterable[PriceBook]) -> PriceBook:
-    """One book of several (an export a cloud, say), as old as its oldest."""
-    found = tuple(books)
-    if not found:
-        raise InvalidPrices("there are no prices", got="no file", expected="one file at least")
-    return PriceBook.of(
-        (price for book in found for price in book.prices.values()),
-        day=min(book.day for book in found),
-        note="; ".join(book.note for book in found if book.note),
-        sources=tuple(source for book in found for source in book.sources),
-    )
+    return PriceBook.of(exports.from_json(document), day=_day_of_file(path))
 
 
 def _own_form(document: Mapping[str, Any], path: Path) -> PriceBook:
@@ -128,7 +110,7 @@ def _own_form(document: Mapping[str, Any], path: Path) -> PriceBook:
     if not isinstance(rows, list) or not rows:
         raise InvalidPrices("there are no prices", got=rows, expected="a list under `prices`")
     prices = [_read_row(row, number) for number, row in enumerate(rows)]
-    return PriceBook.of(prices, day=day, note=str(document.get("note", "")), sources=(path.name,))
+    return PriceBook.of(prices, day=day, note=str(document.get("note", "")))
 
 
 _FIELDS: Final = frozenset({"kind", "item", "region", "usd", "unit", "spot"})

@@ -10,7 +10,6 @@ from typing import Final, Literal
 
 from infra.cost.errors import TooFewDays
 from infra.cost.prices import HOURS_A_MONTH, PriceBook
-from infra.machines import gpus
 from serving.errors import InvalidInput
 
 FEWEST_DAYS: Final = 7
@@ -74,11 +73,6 @@ def advise(use: GroupUse, prices: PriceBook, region: str, *, target: float = TAR
         utilisation=sum(busy) / sum(use.nodes) if sum(use.nodes) else 0.0,
         saved_usd=0.0 if verdict == "keep" else (mean - needed) * hourly * HOURS_A_MONTH,
     )
-
-
-def idle_gpus(advices: Sequence[Advice]) -> float:
-    """GPUs that nobody used, on average."""
-    return sum(advice.nodes * gpus(advice.instance_type) * (1 - advice.utilisation) for advice in advices)
 
 
 def _verdict(mean: float, needed: int, utilisation: Sequence[float]) -> Literal["shrink", "keep", "grow"]:

@@ -26,10 +26,9 @@ Labels = frozenset[tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prometheus:
-    """One server; `headers` for one behind a log-in."""
+    """One server."""
 
     url: str
-    headers: Mapping[str, str] | None = None
     timeout: timedelta = timedelta(seconds=30)
 
     def __post_init__(self) -> None:
@@ -47,9 +46,8 @@ class Prometheus:
 
     def _ask(self, path: str, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
         address = f"{self.url.rstrip('/')}{path}?{urllib.parse.urlencode(asked)}"
-        request = urllib.request.Request(address, headers=dict(self.headers or {}))
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout.total_seconds()) as answer:
+            with urllib.request.urlopen(address, timeout=self.timeout.total_seconds()) as answer:
                 body = json.loads(answer.read())
         except urllib.error.HTTPError as refused:
             told = refused.read().decode(errors="replace")[:200]

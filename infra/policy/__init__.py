@@ -1,7 +1,7 @@
 """What no plan may do, judged from its JSON before anything is applied. All of it pure.
 
 verdict = check(plan.document, load_policy(path), prices, load_waivers(waivers), today=date.today())
-verdict.require()
+verdict.holds, verdict.breaches
 """
 
 from infra.policy.check import Verdict, check, rule_names

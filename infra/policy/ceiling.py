@@ -12,12 +12,10 @@ from infra.policy.findings import Breach
 RULE: Final = "cost-ceiling"
 
 
-def above_ceiling(
-    world: PlannedWorld, prices: PriceBook, *, least_usd: float, most_usd: float, region: str | None = None
-) -> Iterator[Breach]:
+def above_ceiling(world: PlannedWorld, prices: PriceBook, *, least_usd: float, most_usd: float) -> Iterator[Breach]:
     """A thing without a price breaks it too: what cannot be counted cannot be below."""
     try:
-        cost = cost_of_world(world, prices, region=region)
+        cost = cost_of_world(world, prices)
     except UnknownPrice as unknown:
         yield Breach(resource="plan", rule=RULE, got=f"{unknown.what} in {unknown.got}", expected="a price for it")
         return

@@ -8,7 +8,6 @@ from typing import Any, Final
 from infra.cost.prices import PriceBook
 from infra.planned import PlannedWorld, read_world
 from infra.policy import ceiling, encryption, exposure, quota, stateful, tags
-from infra.policy.errors import PolicyBreached
 from infra.policy.findings import Breach
 from infra.policy.settings import Policy
 from infra.policy.waivers import Waiver
@@ -30,13 +29,6 @@ class Verdict:
     def holds(self) -> bool:
         return not self.breaches
 
-    def require(self) -> None:
-        """Raises PolicyBreached, whose text names every resource and rule."""
-        if self.breaches:
-            count = len(self.breaches)
-            listed = "; ".join(str(breach) for breach in self.breaches)
-            raise PolicyBreached(f"the plan breaks {count} {'rule' if count == 1 else 'rules'}: {listed}")
-
 
 def rule_names() -> tuple[str, ...]:
     return _RULES
@@ -49,10 +41,8 @@ def check(
     waivers: Sequence[Waiver] = (),
     *,
     today: date,
-    region: str | None = None,
 ) -> Verdict:
-    """`region`: where AWS's provider works, if the plan does not tell."""
-    found = sorted(set(_breaches(read_world(document), policy, prices, region)))
+    found = sorted(set(_breaches(read_world(document), policy, prices)))
     holding = [waiver for waiver in waivers if waiver.holds_on(today)]
     waived = [(breach, waiver) for breach in found for waiver in holding if waiver.covers(breach)]
     covered = {breach for breach, _ in waived}
@@ -65,11 +55,11 @@ def check(
     )
 
 
-def _breaches(world: PlannedWorld, policy: Policy, prices: PriceBook, region: str | None) -> Iterator[Breach]:
+def _breaches(world: PlannedWorld, policy: Policy, prices: PriceBook) -> Iterator[Breach]:
     yield from exposure.public_endpoints(world, policy.public_ports)
     yield from encryption.unencrypted(world)
     yield from tags.untagged(world, policy.required_tags)
     yield from stateful.lost_state(world, policy.stateful_types)
-    yield from quota.above_quota(world, policy.gpu_quota.on_demand, policy.gpu_quota.spot, region)
+    yield from quota.above_quota(world, policy.gpu_quota.on_demand, policy.gpu_quota.spot)
     granted = policy.cost_ceiling_usd
-    yield from ceiling.above_ceiling(world, prices, least_usd=granted.least, most_usd=granted.most, region=region)
+    yield from ceiling.above_ceiling(world, prices, least_usd=granted.least, most_usd=granted.most)

@@ -16,12 +16,10 @@ from infra.policy.findings import Breach
 RULE: Final = "gpu-quota"
 
 
-def above_quota(
-    world: PlannedWorld, on_demand: Mapping[str, int], spot: Mapping[str, int], region: str | None = None
-) -> Iterator[Breach]:
+def above_quota(world: PlannedWorld, on_demand: Mapping[str, int], spot: Mapping[str, int]) -> Iterator[Breach]:
     """A model without a quota has none. Clouds count spot apart."""
     asked: dict[tuple[str, bool], dict[str, int]] = defaultdict(dict)
-    for demand in demands_of(world, region):
+    for demand in demands_of(world):
         if demand.kind != "instance" or demand.most <= 0:
             continue
         try:

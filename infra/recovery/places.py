@@ -6,6 +6,7 @@ An object appears whole: object stores publish at the end of an upload, and loca
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from fsspec.spec import AbstractFileSystem
 
 from serving.bundle import check_relative_path
 from serving.errors import FlightpathError, InvalidInput, RetryableError
-from serving.files import sync_folder
+from serving.files import sync_folder, write_atomically
 
 _CHUNK_BYTES: Final = 8 << 20
 
@@ -51,10 +52,6 @@ class Place:
             found = system.find(start, detail=True) if system.exists(start) else {}
             return sorted((_found(path, info, root) for path, info in found.items()), key=lambda file: file.path)
 
-    def has(self, path: str) -> bool:
-        with self._opened() as (system, root):
-            return bool(system.exists(f"{root}/{path}"))
-
     def read(self, path: str) -> bytes:
         """A small file; FileNotFoundError where there is none."""
         with self._opened() as (system, root):
@@ -85,11 +82,7 @@ class Place:
             if not _is_local(system):
                 system.pipe_file(f"{root}/{path}", content)
                 return
-            target = Path(root) / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = _beside(target)
-            temporary.write_bytes(content)
-            _publish(temporary, target)
+            write_atomically(Path(root) / path, content)
 
     def remove(self, path: str) -> None:
         with self._opened() as (system, root):
@@ -131,24 +124,15 @@ def _is_local(system: AbstractFileSystem) -> bool:
     return "file" in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,))
 
 
-def _beside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-
-
 def _place_locally(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(target)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         with source.open("rb") as file, temporary.open("wb") as out:
-            while chunk := file.read(_CHUNK_BYTES):
-                out.write(chunk)
-        _publish(temporary, target)
+            shutil.copyfileobj(file, out, _CHUNK_BYTES)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _publish(temporary: Path, target: Path) -> None:
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, target)
     sync_folder(target.parent)

@@ -17,7 +17,7 @@ _COLOURS: Final = {
     "database": "#bf8700",
     "network": "#8250df",
     "control plane": "#2da44e",
-    "storage and transfer": "#cf222e",
+    "storage": "#cf222e",
 }
 _PARTS: Final = {
     "disk": "disks",
@@ -25,8 +25,6 @@ _PARTS: Final = {
     "database_disk": "database",
     "network": "network",
     "control_plane": "control plane",
-    "storage": "storage and transfer",
-    "transfer": "storage and transfer",
 }
 
 

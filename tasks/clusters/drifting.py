@@ -34,14 +34,13 @@ def change_log(cloudtrail_region: str) -> ChangeLog | None:
     return CloudTrailLog.in_region(cloudtrail_region) if cloudtrail_region else None
 
 
-def as_found(region: str, attribution: DriftAttribution, page: str = "") -> DriftFound:
+def as_found(region: str, attribution: DriftAttribution) -> DriftFound:
     return DriftFound(
         region=region,
         has_drift=attribution.has_drift,
         is_clean=attribution.is_clean,
         rows=[_row(drift) for drift in attribution.drifts],
         log_problem=attribution.log_problem,
-        page=page,
     )
 
 

@@ -8,13 +8,13 @@ own saved plan has the digest that was approved.
 import hashlib
 import json
 import time
-from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from infra.cost.errors import UnknownPrice
 from infra.cost.plan import cost_of_plan
-from infra.cost.prices import load_prices
+from infra.cost.prices import PriceBook, load_prices
 from infra.driver.redaction import mask
 from infra.policy import PolicyBreached, Verdict, check
 from infra.terraform import Plan, Progress
@@ -42,10 +42,7 @@ def plan_region(
 
 
 def require_policy(planned: RegionPlan) -> None:
-    if planned.breaches:
-        count = len(planned.breaches)
-        listed = "; ".join(planned.breaches)
-        raise PolicyBreached(f"the plan of {planned.region} breaks {count} {_rules(count)}: {listed}")
+    _refuse_breaches(planned.region, planned.breaches)
 
 
 def require_approval(planned: RegionPlan, approval: str) -> None:
@@ -99,9 +96,9 @@ def _described(
     backend: Mapping[str, str],
     settings: ClusterSettings,
 ) -> RegionPlan:
-    verdict = _judge(environment, plan, settings)
-    least_usd, most_usd = _cost(plan, settings)
-    summary = plan.summary
+    prices, summary = load_prices(settings.prices), plan.summary
+    verdict = _judge(environment, plan, prices)
+    least_usd, most_usd = _cost(plan, prices)
     return RegionPlan(
         region=environment.name,
         digest=digest_of(plan.document),
@@ -121,22 +118,24 @@ def _described(
     )
 
 
-def _cost(plan: Plan, settings: ClusterSettings) -> tuple[float, float]:
+def _cost(plan: Plan, prices: PriceBook) -> tuple[float, float]:
     """Zero where something has no price: that is a breach already, so it is never shown as a cost."""
     try:
-        cost = cost_of_plan(plan.document, load_prices(settings.prices))
+        cost = cost_of_plan(plan.document, prices)
     except UnknownPrice:
         return 0.0, 0.0
     return cost.least_usd, cost.most_usd
 
 
-def _judge(environment: Environment, plan: Plan, settings: ClusterSettings) -> Verdict:
-    prices = load_prices(settings.prices)
-    return check(plan.document, environment.policy, prices, environment.waivers, today=_today())
+def _judge(environment: Environment, plan: Plan, prices: PriceBook) -> Verdict:
+    today = datetime.now(UTC).date()
+    return check(plan.document, environment.policy, prices, environment.waivers, today=today)
 
 
-def _today() -> date:
-    return datetime.now(UTC).date()
+def _refuse_breaches(region: str, breaches: Sequence[str]) -> None:
+    if breaches:
+        rules = "rule" if len(breaches) == 1 else "rules"
+        raise PolicyBreached(f"the plan of {region} breaks {len(breaches)} {rules}: {'; '.join(breaches)}")
 
 
 def _require_same(environment: Environment, plan: Plan, planned: RegionPlan, settings: ClusterSettings) -> None:
@@ -149,7 +148,8 @@ def _require_same(environment: Environment, plan: Plan, planned: RegionPlan, set
             got=f"{digest_of(plan.document)[:_SHORTEST_APPROVAL]} ({_short(differs)} differ)",
             expected=planned.digest[:_SHORTEST_APPROVAL],
         )
-    _judge(environment, plan, settings).require()
+    verdict = _judge(environment, plan, load_prices(settings.prices))
+    _refuse_breaches(planned.region, [str(breach) for breach in verdict.breaches])
 
 
 def _is_change(raw: Mapping[str, Any]) -> bool:
@@ -181,7 +181,3 @@ def _summary(planned: RegionPlan) -> str:
 def _short(items: list[str]) -> str:
     more = len(items) - _SHOWN_ACTIONS
     return ", ".join(items[:_SHOWN_ACTIONS]) + (f" and {more} more" if more > 0 else "")
-
-
-def _rules(count: int) -> str:
-    return "rule" if count == 1 else "rules"

@@ -142,7 +142,6 @@ def first_release(world: World) -> FirstRelease:
 @pytest.fixture(scope="session")
 def second_release(world: World, first_release: FirstRelease) -> str:
     """The demo's second version over the running first one; returns its release id."""
-    # Below the floor no latencies are compared: what shares the cores would decide.
-    done = world.flightpath("demo", "--recipe", "resnet-digits", "--policy", '{"p95_floor_ms": 200}')
+    done = world.flightpath("demo", "--recipe", "resnet-digits")
     assert done.returncode == 0, done.stdout + done.stderr
     return "resnet-digits-2"

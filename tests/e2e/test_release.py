@@ -59,26 +59,28 @@ def test_every_deck_was_written_and_is_named(world: World, first_release: FirstR
 
 
 def test_the_same_release_id_again_changes_nothing(world: World, first_release: FirstRelease) -> None:
-    before = _state(world, first_release.release_id)
+    before, servers = _state(world, first_release.release_id), _servers(world)
     assert before["servers"]
     done = world.flightpath(
         "demo", "--recipe", "resnet-digits", "--release-id", first_release.release_id, "--seed", "1"
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert _state(world, first_release.release_id) == before
+    assert _servers(world) <= servers, "nothing was started"
     assert " 0 failed" in done.stdout
+
+
+def _servers(world: World) -> set[tuple[str, int, int, float]]:
+    """Name, port, pid and start of each model server."""
+    records = [json.loads(path.read_bytes()) for path in world.root.glob("regions/*/servers/*.json")]
+    return {(each["name"], each["detail"]["port"], each["pid"], each["started_at"]) for each in records}
 
 
 def _state(world: World, release: str) -> dict[str, object]:
     """Everything that must not move: model servers in use, routes, the report, what is in the stores."""
     routes = sorted(path.read_text() for path in world.root.glob("regions/*/routes.json"))
-    records = [json.loads(path.read_bytes()) for path in world.root.glob("regions/*/servers/*.json")]
     # A replaced server stands by for a while and then ends by itself: only those that serve must stay.
-    servers = {
-        (record["name"], record["pid"], record["started_at"])
-        for record in records
-        if any(f':{record["detail"]["port"]}"' in text for text in routes)
-    }
+    servers = {server for server in _servers(world) if any(f':{server[1]}"' in text for text in routes)}
     bundles = sorted(str(path) for path in world.root.glob("**/bundles/sha256/*"))
     return {"servers": servers, "routes": routes, "bundles": bundles, "report": world.read(release, "report")}
 

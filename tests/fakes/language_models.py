@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -63,13 +64,16 @@ def write_llama(folder: Path, *, seed: int = 0, hidden: int = 64, layers: int = 
     tokenizer.save_pretrained(folder)
 
 
+QUICK = ("--dtype", "float32", "--max-model-len", str(CONTEXT_TOKENS), "--enforce-eager")
+"""Arguments for a server of the tests' own models."""
+
+
 class VllmServer:
     """`vllm serve` in a session of its own, which `end` kills whole."""
 
-    def __init__(self, model: Path, name: str, port: int, log: Path, *extra: str) -> None:
+    def __init__(self, model: Path, name: str, port: int, log: Path, arguments: Sequence[str] = QUICK) -> None:
         command = [str(Path(sys.executable).with_name("vllm")), "serve", str(model), "--served-model-name", name]
-        command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
-        command += ["--max-model-len", str(CONTEXT_TOKENS), "--enforce-eager", *extra]
+        command += ["--host", "127.0.0.1", "--port", str(port), *arguments]
         self.url = f"http://127.0.0.1:{port}"
         self._log = log
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

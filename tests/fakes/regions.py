@@ -14,7 +14,6 @@ from safetensors.numpy import save_file
 
 from serving.bundle import Attestation, GoldenSet, describe_file, read_manifest, seal
 from serving.credentials import SigningKey, TokenFolder
-from serving.errors import Unreachable
 from serving.gateway.app import GatewayConfig, assemble
 from serving.processes import read_records, stop
 from serving.regions.agent import Agent
@@ -170,23 +169,15 @@ def no_servers_left(topology: Topology) -> Iterator[None]:
 
 
 def client(topology: Topology, role: str = "operator", region: str | None = None) -> AgentClient:
-    """By default of the home region's agent."""
+    """By default of the home region's agent. Its answers may wait for a busy disk: each test bounds the whole."""
     url = (topology.home if region is None else topology.region(region)).agent_url
-    return AgentClient(url, TokenFolder(folder=topology.token_folder).read(role))
-
-
-async def _ask(agent: AgentClient, id: str) -> dict[str, Any]:
-    """On a busy machine one answer may come too late; the caller bounds the whole."""
-    while True:
-        with contextlib.suppress(Unreachable):
-            return await agent.get_promotion(id)
-        await asyncio.sleep(0.05)
+    return AgentClient(url, TokenFolder(folder=topology.token_folder).read(role), timeout_s=30.0)
 
 
 async def finished(agent: AgentClient, id: str, *, timeout_s: float = 90.0) -> dict[str, Any]:
     """The promotion once it has finished, and its regions settled."""
     async with asyncio.timeout(timeout_s):
-        while (promotion := await _ask(agent, id))["state"] == "running":
+        while (promotion := await agent.get_promotion(id))["state"] == "running":
             await asyncio.sleep(0.05)
     return promotion
 
@@ -195,7 +186,7 @@ async def reached(agent: AgentClient, id: str, region: str, state: str, *, timeo
     """The promotion once `region` is in `state`."""
     async with asyncio.timeout(timeout_s):
         while True:
-            promotion = await _ask(agent, id)
+            promotion = await agent.get_promotion(id)
             if next(part for part in promotion["regions"] if part["region"] == region)["state"] == state:
                 return promotion
             assert promotion["state"] == "running", promotion

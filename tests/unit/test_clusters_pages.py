@@ -70,7 +70,7 @@ def test_who_changed_it_is_told_with_call_time_place_and_program() -> None:
         remedy="update",
         changes=(by_hand, elsewhere),
     )
-    found = as_found("us-east", DriftAttribution(drifts=(drift,), judged_at=made["at"]))
+    found = as_found("us-east", DriftAttribution(drifts=(drift,)))
     (row,) = found.rows
     assert row.who == [
         "arn:aws:iam::1:user/alice: PutBucketTagging at 2026-11-20 00:00 UTC from 203.0.113.9",

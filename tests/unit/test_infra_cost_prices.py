@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from infra.cost.errors import InvalidPrices, UnknownPrice
 from infra.cost.exports import from_csv, from_json
-from infra.cost.prices import PriceBook, load_prices, merge
+from infra.cost.prices import PriceBook, load_prices
 from infra.cost.rows import Price
 from infra.machines import MACHINES, UnknownMachine, gpus, machine
 
@@ -104,18 +104,6 @@ def test_a_price_is_a_number_from_zero_or_refused(usd: float, spot: bool) -> Non
     else:
         assert good
         assert PriceBook.of([price], day=EXAMPLE.day).hourly_usd("a", "b", spot) == usd
-
-
-def test_books_are_merged_as_old_as_the_oldest_and_contradictions_are_refused(tmp_path: Path) -> None:
-    older = load(tmp_path, own(date="2026-01-02", prices=[{"kind": "disk", "item": "x", "region": "y", "usd": 1}]))
-    both = merge([EXAMPLE, older])
-    assert both.day.isoformat() == "2026-01-02"
-    assert both.unit_usd("disk", "x", "y") == 1
-    other = load(tmp_path, own(prices=[{"kind": "disk", "item": "x", "region": "y", "usd": 2}]))
-    with pytest.raises(InvalidPrices, match="two prices"):
-        merge([both, other])
-    with pytest.raises(InvalidPrices, match="there are no prices"):
-        merge([])
 
 
 # Exports

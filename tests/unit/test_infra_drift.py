@@ -61,7 +61,8 @@ GONE_BACK = raw("aws_sqs_queue.b", ["create"], None, {"name": "b"})
 
 def test_a_changed_and_a_deleted_resource_are_told_apart_with_their_remedies() -> None:
     found = attribute(report([TAGGED, GONE], [TAGGED_BACK, GONE_BACK]), now=NOW)
-    (changed,), (deleted,) = found.changed, found.deleted
+    changed, deleted = found.drifts
+    assert (changed.cause, deleted.cause) == (Cause.CHANGED, Cause.DELETED)
     assert [(item.name, item.before, item.after) for item in changed.attributes] == [("tags", {"a": "1"}, {"a": "2"})]
     assert (changed.remedy, deleted.address, deleted.remedy) == ("update", "aws_sqs_queue.b", "create")
     assert found.has_drift
@@ -96,7 +97,7 @@ def test_the_log_is_asked_by_the_names_of_the_cloud_and_names_the_caller() -> No
     log = RecordedLog({ARN: [change("alice"), change("alice"), change("bob")]})
     found = attribute(report([TAGGED, GONE], [TAGGED_BACK, GONE_BACK]), log=log, now=NOW, window=timedelta(days=2))
     assert log.asked == [((ARN,), NOW - timedelta(days=2), NOW), (("arn:b", "queue-b"), NOW - timedelta(days=2), NOW)]
-    assert [drift.who for drift in found.drifts] == [("alice", "bob"), ()]
+    assert [[each.who for each in drift.changes] for drift in found.drifts] == [["alice", "alice", "bob"], []]
 
 
 def test_a_log_that_fails_costs_the_names_alone() -> None:
@@ -118,7 +119,9 @@ def test_every_difference_is_in_the_attribution_exactly_once(
     waiting = [raw(f"t.r{n}", ["update"], {"v": 1}, {"v": 0}) for n in sorted(pending)]
     found = attribute(report(touched, waiting, changes=bool(pending)), now=NOW)
     assert sorted(drift.address for drift in found.drifts) == [f"t.r{n}" for n in sorted(drifted | pending)]
-    assert {drift.address for drift in found.unattributed} == {f"t.r{n}" for n in pending - drifted}
+    assert {drift.address for drift in found.drifts if drift.cause is Cause.UNATTRIBUTED} == {
+        f"t.r{n}" for n in pending - drifted
+    }
     assert found.is_clean == (not pending)
 
 

@@ -1,7 +1,6 @@
 """A language model through every stage, with real transformers: learned, judged, packed and sealed, reproducibly."""
 
-import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,84 +8,24 @@ import numpy as np
 import pytest
 
 from serving.bundle import verify_bundle
-from serving.credentials import SigningKey, trusted_keys
+from serving.credentials import trusted_keys
 from serving.errors import InvalidInput, PermanentError
-from serving.store import ArtifactStore
-from tasks.artifacts import BundleRef, Checkpoint, CompressedModel, Dataset, Evaluation, ReleasePlan
-from tasks.compression.bundling import build_bundle
+from tasks.artifacts import Checkpoint, CompressedModel, Evaluation
 from tasks.compression.compress import compress
 from tasks.compression.hugging_face import load_packed, write_model_folder
 from tasks.compression.plots import compression_page
-from tasks.data.module import prepare
 from tasks.data.tokenizer import load_tokenizer
 from tasks.evaluation.accuracy import evaluate
 from tasks.evaluation.plots import evaluation_page
-from tasks.training.entry import train
-from tasks.training.launch import inprocess
 from tasks.training.models.llama import LlamaSize
 from tasks.training.plots import training_curve
-from tasks.training.recipes import Recipe, get_recipe
-from tests.fakes.tiny_language import CONTEXT, REFERENCE
-
-
-@dataclass(frozen=True, kw_only=True)
-class Made:
-    """Everything that the stages made."""
-
-    root: Path
-    recipe: Recipe
-    store: ArtifactStore
-    dataset: Dataset
-    checkpoint: Checkpoint
-    evaluation: Evaluation
-    compressed: CompressedModel
-    bundle: BundleRef
-    folder: Path
-    """The fetched bundle."""
-
-    @property
-    def golden(self) -> dict[str, Any]:
-        golden: dict[str, Any] = json.loads((self.folder / "golden.json").read_bytes())
-        return golden
+from tests.fakes.language_release import Made, make_language_release, seal_language_model
+from tests.fakes.tiny_language import CONTEXT
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    root = tmp_path_factory.mktemp("language")
-    recipe, store = get_recipe(REFERENCE), ArtifactStore((root / "store").as_uri())
-    dataset = prepare(recipe, 1, store)
-    checkpoint = train(
-        recipe, dataset, seed=1, workers=1, store=store, run_folder=root / "run", launch=inprocess.launch
-    )
-    evaluation = evaluate(recipe, dataset, checkpoint, store)
-    compressed = compress(recipe, dataset, checkpoint, evaluation, store)
-    bundle = _seal(recipe, compressed, evaluation, store, root / "keys")
-    return Made(
-        root=root,
-        recipe=recipe,
-        store=store,
-        dataset=dataset,
-        checkpoint=checkpoint,
-        evaluation=evaluation,
-        compressed=compressed,
-        bundle=bundle,
-        folder=store.fetch_bundle(bundle.digest, root / "bundle"),
-    )
-
-
-def _seal(
-    recipe: Recipe, compressed: CompressedModel, evaluation: Evaluation, store: ArtifactStore, keys: Path
-) -> BundleRef:
-    plan = ReleasePlan(
-        release_id="r-1",
-        recipe=recipe.reference,
-        seed=1,
-        store_uri=store.uri,
-        regions=["us-east"],
-        code_version="c",
-        data_hash="d",
-    )
-    return build_bundle(recipe, plan, compressed, evaluation, store, SigningKey.ensure(keys), {})
+    return make_language_release(tmp_path_factory.mktemp("language"))
 
 
 def values(artifact: Checkpoint | Evaluation | CompressedModel) -> dict[str, float]:
@@ -103,7 +42,7 @@ def test_the_model_learns_more_than_frequencies(made: Made) -> None:
 def test_packing_again_gives_the_same_bytes_and_the_same_digest(made: Made, tmp_path: Path) -> None:
     again = compress(made.recipe, made.dataset, made.checkpoint, made.evaluation, made.store)
     assert again.sha256 == made.compressed.sha256
-    assert _seal(made.recipe, again, made.evaluation, made.store, tmp_path).digest == made.bundle.digest
+    assert seal_language_model(made.recipe, again, made.evaluation, made.store, tmp_path).digest == made.bundle.digest
 
 
 def test_the_bundle_holds_a_vllm_folder_and_says_how_to_serve_it(made: Made) -> None:
@@ -191,7 +130,7 @@ def test_a_golden_set_of_another_evaluation_is_not_sealed(made: Made, tmp_path: 
     fewer = replace(made.recipe, golden_samples=2)
     other = evaluate(fewer, made.dataset, made.checkpoint, made.store)
     with pytest.raises(PermanentError, match="not the evaluation's"):
-        _seal(fewer, made.compressed, other, made.store, tmp_path)
+        seal_language_model(fewer, made.compressed, other, made.store, tmp_path)
 
 
 def test_pages_show_perplexity_files_and_no_script(made: Made) -> None:
