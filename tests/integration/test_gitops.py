@@ -13,7 +13,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from infra.cost.prices import load_prices
 from infra.observability.files import FOLDER as OBSERVABILITY
+from infra.observability.prices import price_rules
 from serving.regions.topology import load_topology
 from serving.settings import Settings
 from tests.fakes import kustomize
@@ -278,3 +280,17 @@ def test_pipelines_of_the_collector_use_what_is_configured_and_nothing_idles(nam
         assert used == config[kind].keys()
     assert set(config["service"]["extensions"]) == config["extensions"].keys()
     assert config["service"]["pipelines"][name]["processors"][0] == "memory_limiter"
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_prices_of_an_overlay_are_those_of_the_example(region: str) -> None:
+    folder = ROOT / "overlays" / region / "observability"
+    rules = yaml.safe_load((folder / "prices.yml").read_text())
+    found = re.search(r"infra\.observability prices ([\w-]+) ", (folder / "kustomization.yaml").read_text())
+    assert found, "the command that writes them is told"
+    budget = float(rules["groups"][0]["rules"][-1]["expr"].removeprefix("vector(").removesuffix(")"))
+    main = (OBSERVABILITY.parent / "environments" / region / "main.tf").read_text()
+    granted = re.search(r"budget_usd_monthly += (\d+)", main)
+    assert granted is None or budget == float(granted[1]), "the budget of the cloud's own alarm"
+    book = load_prices(OBSERVABILITY.parent.parent / "examples/infra/prices.json")
+    assert rules == price_rules(book, found[1], budget_usd=budget)
