@@ -115,3 +115,24 @@ class BadUpstream(RetryableError):
 class TimedOut(RetryableError):
     code = "timed_out"
     http_status = 504
+
+
+def error_from_json(status: int, body: Any) -> FlightpathError:
+    """Rebuild the error that an agent or a gateway answered; an unknown body keeps its HTTP status."""
+    detail = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(detail, dict):
+        kind: type[FlightpathError] = RetryableError if status >= 500 else PermanentError
+        return kind("answer is no error of Flightpath", got=f"HTTP {status}: {body}", expected="an error object")
+    known = _errors_by_code(FlightpathError).get(str(detail.get("code")))
+    if known is None:
+        known = RetryableError if detail.get("retryable") else PermanentError
+    error = known(str(detail.get("message")))
+    error.got, error.expected = detail.get("got"), detail.get("expected")
+    return error
+
+
+def _errors_by_code(root: type[FlightpathError]) -> dict[str, type[FlightpathError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found.update(_errors_by_code(child))
+    return found

@@ -18,7 +18,7 @@ from flightpath.local.summary import DemoResult, show
 from flightpath.local.view import Screen
 from serving.errors import InvalidInput, PermanentError
 from serving.files import write_atomically
-from serving.regions.topology import load_topology
+from serving.regions.places.topology import load_topology
 from serving.releases import check_name
 from serving.settings import Settings
 from serving.store import ArtifactStore

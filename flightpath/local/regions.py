@@ -14,7 +14,7 @@ from flightpath.local.state import StateRoot, running_code
 from serving.credentials import SigningKey, TokenFolder
 from serving.errors import InvalidInput, RetryableError
 from serving.processes import ProcessRecord, forget, read_records, spawn, stop
-from serving.regions.topology import Topology, load_topology
+from serving.regions.places.topology import Topology, load_topology
 from serving.settings import Settings
 from tasks.promotion.readiness import answers, check_ports
 

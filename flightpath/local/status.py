@@ -7,8 +7,8 @@ from rich.table import Table
 
 from serving.credentials import TokenFolder
 from serving.errors import RetryableError
-from serving.regions.client import AgentClient
-from serving.regions.topology import load_topology
+from serving.regions.places.client import AgentClient
+from serving.regions.places.topology import load_topology
 from serving.settings import Settings
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from flightpath.local.traffic import RegionTraffic
 from serving.credentials import TokenFolder
-from serving.regions.topology import Topology
+from serving.regions.places.topology import Topology
 from serving.settings import Settings
 from tasks.promotion.outcome import RegionOutcome
 from tasks.release.report import ReleaseReport

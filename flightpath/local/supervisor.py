@@ -22,7 +22,7 @@ from pathlib import Path
 from flightpath.local.state import StateRoot, running_code
 from serving.errors import Conflict, FlightpathError
 from serving.processes import ProcessRecord, forget, rename, spawn, stop
-from serving.regions.topology import Topology, load_topology
+from serving.regions.places.topology import Topology, load_topology
 from serving.settings import Settings
 
 LOGGER = logging.getLogger("flightpath.supervisor")

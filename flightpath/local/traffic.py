@@ -20,7 +20,7 @@ import aiohttp
 from flightpath.local.questions import Answer, Questions, Unanswered, questions_for
 from serving.errors import FlightpathError
 from serving.files import canonical_json, write_atomically
-from serving.regions.topology import Region, load_topology
+from serving.regions.places.topology import Region, load_topology
 from serving.settings import Settings
 from serving.store import ArtifactStore
 from tasks.artifacts import Dataset

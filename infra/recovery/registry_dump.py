@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from infra.recovery.errors import DamagedBackup, DatabaseTool
 from serving.errors import InvalidInput, NotFound, TimedOut
-from serving.regions.schema import live_models, releases
+from serving.regions.registry.schema import live_models, releases
 
 _LOCK_WAIT: Final = timedelta(seconds=10)
 _OTHERS: Final = sa.text(

@@ -34,7 +34,7 @@ from serving.gateway.predict import ModelSignatures
 from serving.gateway.route_table import ROUTES_FILE, RouteTable
 from serving.gateway.streaming import StreamLimits
 from serving.gateway.upstream import Upstream, UpstreamLimits
-from serving.regions.topology import Region, load_topology
+from serving.regions.places.topology import Region, load_topology
 from serving.settings import Settings
 from serving.web_server import ServerLimits, WebServer, run_on_uvloop, stop_on_signals
 

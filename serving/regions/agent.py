@@ -22,20 +22,20 @@ from urllib.parse import urlsplit
 from serving import processes
 from serving.credentials import ROLES, TokenFolder
 from serving.errors import Conflict, FlightpathError
-from serving.regions.agent_api import AgentApi
-from serving.regions.client import AgentClient
-from serving.regions.coordinator import Coordinator
-from serving.regions.launcher import LaunchSettings, LocalLauncher
-from serving.regions.metrics import AgentMetrics
-from serving.regions.peers import Peers
-from serving.regions.registry import Event, LiveModel, Registry
+from serving.regions.acting.agent_api import AgentApi
+from serving.regions.acting.metrics import AgentMetrics
+from serving.regions.acting.promotion_leader import PromotionLeader
+from serving.regions.acting.rollback_leader import RollbackLeader
+from serving.regions.acting.rollback_worker import RollbackWorker
+from serving.regions.acting.rollout_worker import RolloutWorker, replication_lag_s
+from serving.regions.acting.serving_state import ServingState
+from serving.regions.places.client import AgentClient
+from serving.regions.places.peers import Peers
+from serving.regions.places.topology import Region, Topology, load_topology
+from serving.regions.registry.registry import Event, LiveModel, Registry
 from serving.regions.replication import Replicator
-from serving.regions.rollback_coordinator import RollbackCoordinator
-from serving.regions.rollbacks import RegionRollbacks
-from serving.regions.rollouts import RegionRollouts, replication_lag_s
-from serving.regions.serving_state import ServingState
-from serving.regions.topology import Region, Topology, load_topology
-from serving.regions.traffic import GatewayTraffic
+from serving.regions.servers.launcher import LaunchSettings, LocalLauncher
+from serving.regions.traffic.gateway_traffic import GatewayTraffic
 from serving.settings import Settings
 from serving.web_server import ServerLimits, WebServer, bind_listener, run_on_uvloop, stop_on_signals
 
@@ -118,11 +118,11 @@ class Agent:
         self._stack.push_async_callback(self.rollouts.close)
         self._run(self.serving.keep())
         self._run(self.peers.keep())
-        if self.coordinator is not None and self.rollback_coordinator is not None:
-            self.rollback_coordinator.resume()
-            self._stack.push_async_callback(self.rollback_coordinator.close)
-            self.coordinator.resume()
-            self._stack.push_async_callback(self.coordinator.close)
+        if self.promotion_leader is not None and self.rollback_leader is not None:
+            self.rollback_leader.resume()
+            self._stack.push_async_callback(self.rollback_leader.close)
+            self.promotion_leader.resume()
+            self._stack.push_async_callback(self.promotion_leader.close)
         server = WebServer(self._api(tokens).app(), _LIMITS)
         await server.start(listener)
         self._stack.push_async_callback(server.drain)
@@ -148,7 +148,7 @@ class Agent:
             replicator=self.replicator,
             clock=self._clock,
         )
-        self.rollbacks = RegionRollbacks(
+        self.rollbacks = RollbackWorker(
             region,
             registry=self.registry,
             launcher=self.launcher,
@@ -156,7 +156,7 @@ class Agent:
             metrics=self.metrics,
             clock=self._clock,
         )
-        self.rollouts = RegionRollouts(
+        self.rollouts = RolloutWorker(
             region,
             registry=self.registry,
             launcher=self.launcher,
@@ -166,15 +166,15 @@ class Agent:
             superseded_by=self.rollbacks.superseding_promotion,
             clock=self._clock,
         )
-        self.coordinator: Coordinator | None = None
-        self.rollback_coordinator: RollbackCoordinator | None = None
+        self.promotion_leader: PromotionLeader | None = None
+        self.rollback_leader: RollbackLeader | None = None
         if region.name == self._topology.home_region:
             clients = {other.name: AgentClient(other.agent_url, tokens["peer"]) for other in others}
-            self.rollback_coordinator = self._build_rollback_coordinator(clients)
-            self.coordinator = self._build_coordinator(clients, self.rollback_coordinator)
+            self.rollback_leader = self._build_rollback_leader(clients)
+            self.promotion_leader = self._build_promotion_leader(clients, self.rollback_leader)
 
-    def _build_rollback_coordinator(self, clients: Mapping[str, AgentClient]) -> RollbackCoordinator:
-        return RollbackCoordinator(
+    def _build_rollback_leader(self, clients: Mapping[str, AgentClient]) -> RollbackLeader:
+        return RollbackLeader(
             self._topology,
             registry=self.registry,
             regions={**clients, self.region.name: self.rollbacks},
@@ -183,8 +183,8 @@ class Agent:
             clock=self._clock,
         )
 
-    def _build_coordinator(self, clients: Mapping[str, AgentClient], rollbacks: RollbackCoordinator) -> Coordinator:
-        return Coordinator(
+    def _build_promotion_leader(self, clients: Mapping[str, AgentClient], rollbacks: RollbackLeader) -> PromotionLeader:
+        return PromotionLeader(
             self._topology,
             registry=self.registry,
             regions={**clients, self.region.name: self.rollouts},
@@ -233,8 +233,8 @@ class Agent:
             rollouts=self.rollouts,
             rollbacks=self.rollbacks,
             serving=self.serving,
-            coordinator=self.coordinator,
-            rollback_coordinator=self.rollback_coordinator,
+            promotion_leader=self.promotion_leader,
+            rollback_leader=self.rollback_leader,
             describe_region=self.describe,
             metrics=self.metrics,
             servers=self._server_urls,

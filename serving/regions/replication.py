@@ -15,7 +15,7 @@ import fsspec
 from serving.bundle import MANIFEST, Manifest, verify_bundle
 from serving.credentials import trusted_keys
 from serving.errors import CorruptBundle, FlightpathError, RetryableError, UntrustedBundle
-from serving.regions.topology import Region
+from serving.regions.places.topology import Region
 from serving.releases import Release
 from serving.store import ArtifactStore, bundle_path
 

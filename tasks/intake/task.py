@@ -6,7 +6,7 @@ from typing import NamedTuple
 from flytekit import task
 
 from serving.credentials import SigningKey
-from serving.regions.topology import load_topology
+from serving.regions.places.topology import load_topology
 from serving.settings import Settings
 from serving.store import ArtifactStore
 from tasks.artifacts import BundleRef, ReleasePlan

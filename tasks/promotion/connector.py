@@ -30,8 +30,8 @@ from flytekit.models.task import TaskTemplate
 
 from serving.credentials import TokenFolder
 from serving.errors import FlightpathError, RetryableError
-from serving.regions.client import AgentClient
-from serving.regions.topology import Topology, load_topology
+from serving.regions.places.client import AgentClient
+from serving.regions.places.topology import Topology, load_topology
 from serving.settings import Settings
 from tasks.artifacts import BundleRef, ReleasePlan
 from tasks.boundary import translated

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from serving.regions.policy import PromotionPolicy
+from serving.regions.deciding.policy import PromotionPolicy
 from serving.releases import Release, RuntimeSpec
 from tasks.artifacts import BundleRef, ReleasePlan
 from tasks.promotion.policy import effective_policy

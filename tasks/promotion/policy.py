@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.errors import FlightpathError, InvalidInput
-from serving.regions import policy
+from serving.regions.deciding import policy
 from tasks.boundary import translated
 
 

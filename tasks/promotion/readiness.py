@@ -11,7 +11,7 @@ from urllib.request import urlopen
 
 from serving.errors import InvalidInput, RetryableError
 from serving.processes import listener, read_records
-from serving.regions.topology import Topology
+from serving.regions.places.topology import Topology
 from serving.settings import Settings
 
 _ANSWER_S = 2.0

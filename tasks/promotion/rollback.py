@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serving.errors import InvalidInput, PermanentError, RetryableError
-from serving.regions.client import AgentClient
+from serving.regions.places.client import AgentClient
 from tasks.progress import announce
 
 _POLL_S = 0.2

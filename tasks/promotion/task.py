@@ -7,8 +7,8 @@ from flytekit import current_context, task
 
 from serving.credentials import TokenFolder
 from serving.errors import PermanentError
-from serving.regions.client import AgentClient
-from serving.regions.topology import load_topology
+from serving.regions.places.client import AgentClient
+from serving.regions.places.topology import load_topology
 from serving.releases import check_name
 from serving.settings import Settings
 from tasks.boundary import at_boundary

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from serving.errors import InvalidInput
 from serving.files import hash_sources
-from serving.regions.topology import Topology
+from serving.regions.places.topology import Topology
 from serving.releases import check_name
 from serving.store import ArtifactStore
 from tasks.artifacts import ReleasePlan

@@ -2,7 +2,7 @@
 
 from flytekit import task
 
-from serving.regions.topology import load_topology
+from serving.regions.places.topology import load_topology
 from serving.settings import Settings
 from serving.store import ArtifactStore
 from tasks.artifacts import BundleRef, Checkpoint, CompressedModel, Dataset, Evaluation, ReleasePlan

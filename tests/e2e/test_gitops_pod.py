@@ -23,8 +23,8 @@ import pytest
 from infra.observability.files import FOLDER
 from serving.credentials import SigningKey, TokenFolder
 from serving.processes import read_records, stop
-from serving.regions.client import AgentClient
-from serving.regions.topology import Topology, load_topology
+from serving.regions.places.client import AgentClient
+from serving.regions.places.topology import Topology, load_topology
 from serving.settings import Settings
 from tests.fakes import kustomize
 from tests.fakes.models import end_process, wait_until_ready

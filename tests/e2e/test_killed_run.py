@@ -16,7 +16,7 @@ import pytest
 from flightpath.local.view import Progress, ProgressFile
 from serving.credentials import TokenFolder
 from serving.errors import NotFound, Unreachable
-from serving.regions.client import AgentClient
+from serving.regions.places.client import AgentClient
 from tests.e2e.conftest import PROJECT, FirstRelease, World
 from tests.fakes.damage import write_json
 

@@ -18,8 +18,8 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 from serving.bundle import Attestation, GoldenSet, Manifest, Variant, describe_file, seal
 from serving.credentials import SigningKey
 from serving.processes import read_records
-from serving.regions.server_process import MARK
-from serving.regions.topology import Topology
+from serving.regions.places.topology import Topology
+from serving.regions.servers.server_process import MARK
 from serving.store import ArtifactStore
 from tests.fakes.language_models import write_llama
 from tests.fakes.regions import (

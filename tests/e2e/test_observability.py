@@ -27,7 +27,7 @@ from infra.observability.files import FOLDER, read_rules, rule_files
 from infra.observability.panels import BOARDS
 from infra.observability.prices import price_rules
 from serving.processes import read_records
-from serving.regions.topology import LOCAL_REGIONS, Topology
+from serving.regions.places.topology import LOCAL_REGIONS, Topology
 from tests.fakes.exporters import NODES, Exporters
 from tests.fakes.faulty_backend import FaultyBackend, answer_class, answer_status
 from tests.fakes.faulty_llm import stream, whole

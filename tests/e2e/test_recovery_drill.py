@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from infra.recovery.restore import verify
-from serving.regions.topology import Topology
+from serving.regions.places.topology import Topology
 from tests.fakes.backed_up import Region
 from tests.fakes.gateways import wait_for
 from tests.fakes.moto import MotoServer

@@ -12,8 +12,7 @@ from infra.recovery.registry_dump import RegistryDatabase
 from infra.recovery.vault import Vault
 from serving.bundle import Attestation, describe_file, read_manifest, seal
 from serving.credentials import SigningKey
-from serving.regions import schema
-from serving.regions.registry import Event, LiveModel, Registry
+from serving.regions.registry.registry import Event, LiveModel, Registry, schema
 from serving.releases import Release, RuntimeSpec
 from serving.store import ArtifactStore
 from tests.fakes.models import VARIANT, write_bundle

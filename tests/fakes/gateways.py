@@ -14,7 +14,7 @@ import httpx
 
 from serving.credentials import TokenFolder
 from serving.gateway.app import GatewayConfig, assemble
-from serving.regions.topology import local_topology
+from serving.regions.places.topology import local_topology
 from serving.web_server import ServerLimits, WebServer, bind_listener
 from tests.fakes.models import end_process, wait_until_ready
 from tests.fakes.ports import free_port

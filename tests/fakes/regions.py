@@ -17,9 +17,9 @@ from serving.credentials import SigningKey, TokenFolder
 from serving.gateway.app import GatewayConfig, assemble
 from serving.processes import read_records, stop
 from serving.regions.agent import Agent
-from serving.regions.client import AgentClient
-from serving.regions.launcher import LaunchSettings
-from serving.regions.topology import Region, Topology
+from serving.regions.places.client import AgentClient
+from serving.regions.places.topology import Region, Topology
+from serving.regions.servers.launcher import LaunchSettings
 from serving.store import ArtifactStore
 from serving.web_server import ServerLimits, WebServer, bind_listener
 from tests.fakes.models import FEATURES, VARIANT, linear_weights, write_bundle

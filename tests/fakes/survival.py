@@ -24,8 +24,8 @@ from serving.bundle import verify_bundle
 from serving.credentials import trusted_keys
 from serving.errors import Unreachable
 from serving.processes import read_records
-from serving.regions.server_process import MARK
-from serving.regions.topology import Region, Topology
+from serving.regions.places.topology import Region, Topology
+from serving.regions.servers.server_process import MARK
 from tests.fakes.regions import (
     client,
     infer,

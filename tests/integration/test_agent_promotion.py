@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from serving.errors import Conflict, InvalidInput, NotFound, Unauthorized
-from serving.regions.client import AgentClient
+from serving.regions.places.client import AgentClient
 from tests.fakes.regions import (
     client,
     finished,

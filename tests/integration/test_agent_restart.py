@@ -14,7 +14,7 @@ import yaml
 
 from serving.errors import Conflict, Unreachable
 from serving.processes import read_records
-from serving.regions.topology import Topology
+from serving.regions.places.topology import Topology
 from tests.fakes.regions import (
     client,
     finished,

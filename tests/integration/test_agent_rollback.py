@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from serving.bundle import MANIFEST
-from serving.regions.topology import Topology
+from serving.regions.places.topology import Topology
 from serving.store import bundle_path
 from tests.fakes.regions import (
     CRASHING,

@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from serving.errors import Conflict, InvalidInput, NotFound, Unauthorized
-from serving.regions.client import AgentClient
-from serving.regions.topology import Topology
+from serving.regions.places.client import AgentClient
+from serving.regions.places.topology import Topology
 from tests.fakes.regions import (
     client,
     finished,

@@ -16,7 +16,7 @@ import yaml
 from infra.cost.prices import load_prices
 from infra.observability.files import FOLDER as OBSERVABILITY
 from infra.observability.prices import price_rules
-from serving.regions.topology import load_topology
+from serving.regions.places.topology import load_topology
 from serving.settings import Settings
 from tests.fakes import kustomize
 

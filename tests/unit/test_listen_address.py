@@ -8,7 +8,7 @@ from serving.credentials import TokenFolder
 from serving.errors import InvalidInput
 from serving.gateway.app import GatewayConfig, read_config
 from serving.regions.agent import Agent
-from serving.regions.topology import Region, Topology
+from serving.regions.places.topology import Region, Topology
 from serving.settings import Settings
 from tests.fakes.ports import free_port
 

@@ -17,7 +17,7 @@ from infra.observability.panels import BOARDS, Series
 from infra.observability.prices import price_rules
 from infra.observability.slo import SLOS, WINDOWS
 from serving.errors import InvalidInput
-from serving.regions.rollout import STATES
+from serving.regions.deciding.rollout_state import STATES
 
 ROOT = FOLDER.parent.parent
 REGION = ("rules/region", "alerts/region", "alerts/shared")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from serving.errors import Conflict, FlightpathError
-from serving.regions.topology import local_topology
+from serving.regions.places.topology import local_topology
 from serving.store import ArtifactStore
 from tasks.artifacts import ReleasePlan
 from tasks.release import plan

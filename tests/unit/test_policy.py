@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import InvalidInput
-from serving.regions.policy import PromotionPolicy
+from serving.regions.deciding.policy import PromotionPolicy
 from tasks.boundary import StageError
 from tasks.promotion import policy as flyte
 

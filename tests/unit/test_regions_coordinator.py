@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from serving.errors import Unreachable
-from serving.regions.coordinator import Coordinator, CoordinatorSettings
-from serving.regions.metrics import AgentMetrics
-from serving.regions.registry import Registry
-from serving.regions.topology import Region, Topology
+from serving.regions.acting.metrics import AgentMetrics
+from serving.regions.acting.promotion_leader import PromotionLeader, PromotionLeaderSettings
+from serving.regions.places.topology import Region, Topology
+from serving.regions.registry.registry import Registry
 from serving.store import ArtifactStore
 from tests.fakes.models import VARIANT, write_bundle
 
 NAMES = ("one", "two", "three")
-QUICK = CoordinatorSettings(poll_s=0.0, first_backoff_s=0.01, max_backoff_s=0.01, owed_every_s=0.01)
+QUICK = PromotionLeaderSettings(poll_s=0.0, first_backoff_s=0.01, max_backoff_s=0.01, owed_every_s=0.01)
 
 
 class MemoryRegion:
@@ -46,7 +46,7 @@ class MemoryRegion:
         return self.part
 
     async def get_rollout(self, id: str) -> dict[str, Any]:
-        raise AssertionError("the coordinator follows by ordering again")
+        raise AssertionError("the promotion_leader follows by ordering again")
 
     async def revert_rollout(self, id: str, reason: str) -> dict[str, Any]:
         self._call("revert")
@@ -65,7 +65,7 @@ class NoRollbacks:
 
 
 class Home:
-    """A coordinator over three regions in memory, and what was asked of them."""
+    """A promotion_leader over three regions in memory, and what was asked of them."""
 
     def __init__(self, root: Path) -> None:
         self.calls: list[str] = []
@@ -73,12 +73,12 @@ class Home:
         self.now = 0.0
         self.root = root
         self.registry = Registry(f"sqlite:///{root / 'registry.db'}")
-        self.coordinator = self._make()
+        self.promotion_leader = self._make()
 
-    def _make(self) -> Coordinator:
+    def _make(self) -> PromotionLeader:
         regions = [_region(name, self.root) for name in NAMES]
         folders = {"token_folder": self.root, "key_folder": self.root / "keys"}
-        return Coordinator(
+        return PromotionLeader(
             Topology(regions=regions, home_region="one", **folders),
             registry=self.registry,
             regions=self.regions,
@@ -90,9 +90,9 @@ class Home:
         )
 
     async def restart(self) -> None:
-        await self.coordinator.close()
-        self.coordinator = self._make()
-        self.coordinator.resume()
+        await self.promotion_leader.close()
+        self.promotion_leader = self._make()
+        self.promotion_leader.resume()
 
     async def order(self, **policy: Any) -> None:
         write_bundle(self.root / "bundle", self.root / "keys")
@@ -101,13 +101,13 @@ class Home:
         release = {"id": "rel-1", "model": "m", "bundle_digest": store.put_bundle(self.root / "bundle")}
         release |= {"store_uri": store.uri, "runtime": runtime}
         order = {"schema_version": 1, "release": release, "policy": policy, "regions": list(NAMES)}
-        await self.coordinator.order("p-1", order)
+        await self.promotion_leader.order("p-1", order)
 
     async def finished(self) -> dict[str, Any]:
         async with asyncio.timeout(30):
-            while self.coordinator.running("p-1"):
+            while self.promotion_leader.running("p-1"):
                 await asyncio.sleep(0.001)
-        return self.coordinator.show("p-1")
+        return self.promotion_leader.show("p-1")
 
 
 def _region(name: str, root: Path) -> Region:
@@ -122,7 +122,7 @@ async def home(root: Path) -> AsyncIterator[Home]:
     try:
         yield made
     finally:
-        await made.coordinator.close()
+        await made.promotion_leader.close()
         made.registry.close()
 
 
@@ -217,8 +217,8 @@ async def test_an_abort_is_carried_out_by_the_next_home_agent(tmp_path: Path) ->
         await at_home.order()
         while "order two" not in at_home.calls:
             await asyncio.sleep(0.001)
-        await at_home.coordinator.close()
-        at_home.coordinator.abort("p-1")
+        await at_home.promotion_leader.close()
+        at_home.promotion_leader.abort("p-1")
         await at_home.restart()
         promotion = await at_home.finished()
     assert (promotion["state"], states(promotion)) == ("aborted", ["rolled_back", "aborted", "queued"])
@@ -232,17 +232,17 @@ async def test_a_silent_region_ends_the_promotion_and_is_taken_back_when_it_answ
             await asyncio.sleep(0.001)
         at_home.regions["two"].away = True
         async with asyncio.timeout(30):
-            while at_home.coordinator.running("p-1"):
+            while at_home.promotion_leader.running("p-1"):
                 at_home.now += 1.0
                 await asyncio.sleep(0.001)
-        promotion = at_home.coordinator.show("p-1")
+        promotion = at_home.promotion_leader.show("p-1")
         assert promotion["state"] == "rolled_back"
         assert promotion["reason"].startswith("two did not answer for 10 s")
         assert states(promotion) == ["rolled_back", "canary", "queued"]
         await at_home.restart()
         at_home.regions["two"].away = False
         async with asyncio.timeout(30):
-            while states(at_home.coordinator.show("p-1"))[1] != "aborted":
+            while states(at_home.promotion_leader.show("p-1"))[1] != "aborted":
                 await asyncio.sleep(0.001)
 
 
@@ -262,7 +262,7 @@ async def test_following_keeps_the_lease(tmp_path: Path) -> None:
         await at_home.order(on_follower_lost="rollback", follower_lease_s=60.0)
         for _ in range(5):
             at_home.now += 50.0
-            at_home.coordinator.show("p-1")
+            at_home.promotion_leader.show("p-1")
             await asyncio.sleep(0.01)
         at_home.regions["one"].stalls = False
         assert (await at_home.finished())["state"] == "live"

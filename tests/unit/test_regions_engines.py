@@ -8,7 +8,7 @@ import pytest
 from serving.bundle import Attestation, Manifest, Variant, describe_file, seal
 from serving.credentials import SigningKey
 from serving.errors import InvalidInput, NotFound
-from serving.regions.engines import check_runtime, command_line, engine_environment
+from serving.regions.servers.commands import check_runtime, command_line, engine_environment
 from serving.releases import Release, RuntimeSpec
 
 

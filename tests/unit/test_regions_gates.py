@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import BadUpstream
-from serving.regions.gates import (
+from serving.regions.deciding.gates import (
     FAILED,
     NOT_JUDGED,
     PASSED,
@@ -18,8 +18,8 @@ from serving.regions.gates import (
     judge_latency,
     judge_step,
 )
-from serving.regions.policy import PromotionPolicy
-from serving.regions.windows import Counters, Snapshot, parse_snapshot
+from serving.regions.deciding.policy import PromotionPolicy
+from serving.regions.deciding.windows import Counters, Snapshot, parse_snapshot
 
 POLICY = PromotionPolicy(
     min_requests=100, max_error_rate=0.02, p95_floor_ms=10.0, max_p95_ms=200.0, max_p95_ratio=2.0, min_labelled=30

@@ -12,9 +12,9 @@ from aiohttp import web
 
 from serving.bundle import GoldenSet, Manifest, describe_file
 from serving.errors import CorruptBundle
-from serving.regions.gates import GateResult
-from serving.regions.golden import Golden, Replay, check_golden, load_golden
-from serving.regions.policy import PromotionPolicy
+from serving.regions.deciding.gates import GateResult
+from serving.regions.deciding.policy import PromotionPolicy
+from serving.regions.golden.check import Golden, Replay, check_golden, load_golden
 
 TEXTS = ("def f(x):\n", "return x\n")
 POLICY = PromotionPolicy()

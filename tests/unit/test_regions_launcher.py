@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from serving.processes import forget, read_records, stop
-from serving.regions.launcher import LaunchSettings, LocalLauncher
-from serving.regions.rollout import Server
-from serving.regions.server_process import MARK, ServerSpec, minimal_environment
+from serving.regions.deciding.rollout_state import Server
+from serving.regions.servers.launcher import LaunchSettings, LocalLauncher
+from serving.regions.servers.server_process import MARK, ServerSpec, minimal_environment
 from serving.releases import RuntimeSpec
 
 READY = """

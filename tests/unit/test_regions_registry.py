@@ -12,8 +12,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from serving.errors import Conflict, InvalidInput, NotFound
-from serving.regions import database, schema
-from serving.regions.registry import Event, LiveModel, Registry
+from serving.regions.registry import database, schema
+from serving.regions.registry.registry import Event, LiveModel, Registry
 from serving.releases import Release, RuntimeSpec
 
 EVENT = Event(kind="promotion", subject="p-1", message="ordered", detail={})

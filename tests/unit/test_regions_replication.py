@@ -9,8 +9,8 @@ import pytest
 from serving.bundle import ATTESTATION, verify_bundle
 from serving.credentials import trusted_keys
 from serving.errors import CorruptBundle, InvalidInput, NotFound, UntrustedBundle
+from serving.regions.places.topology import Region
 from serving.regions.replication import Replicator
-from serving.regions.topology import Region
 from serving.releases import Release, RuntimeSpec
 from serving.store import ArtifactStore, bundle_path
 from tests.fakes.models import VARIANT, write_bundle

@@ -6,9 +6,17 @@ from typing import Any
 import pytest
 
 from serving.errors import Conflict, InvalidInput, NotFound
-from serving.regions.launcher import ServerStatus
-from serving.regions.registry import LiveModel
-from serving.regions.rollback import (
+from serving.regions.deciding.rollback_order import (
+    RollbackOrder,
+    newest_release,
+    note_part,
+    note_refusal,
+    read_asked,
+    supersede,
+    unasked,
+    without_region,
+)
+from serving.regions.deciding.rollback_state import (
     FAILED,
     LIVE,
     QUEUED,
@@ -25,19 +33,11 @@ from serving.regions.rollback import (
     read_rollback,
     weights_in_force,
 )
-from serving.regions.rollback_order import (
-    RollbackOrder,
-    newest_release,
-    note_part,
-    note_refusal,
-    read_asked,
-    supersede,
-    unasked,
-    without_region,
-)
-from serving.regions.rollout import Server
-from serving.regions.standby import end_of_standby
-from serving.regions.windows import Counters, Snapshot
+from serving.regions.deciding.rollout_state import Server
+from serving.regions.deciding.windows import Counters, Snapshot
+from serving.regions.registry.registry import LiveModel
+from serving.regions.servers.launcher import ServerStatus
+from serving.regions.servers.standby import end_of_standby
 
 ORDER = {"schema_version": 1, "model": "m", "release": None, "bad": "rel-2", "reason": "slow", "supersedes": []}
 LIVE_NOW = LiveModel(model="m", release_id="rel-2", previous_release_id="rel-1", reason=None)

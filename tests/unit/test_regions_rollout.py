@@ -5,10 +5,12 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.regions.gates import FAILED, PASSED, GateResult, judge_golden
-from serving.regions.policy import PromotionPolicy
-from serving.regions.registry import LiveModel
-from serving.regions.rollout import (
+from serving.regions.deciding.gates import FAILED, PASSED, GateResult, judge_golden
+from serving.regions.deciding.policy import PromotionPolicy
+from serving.regions.deciding.rollout_decision import decide, finish_golden, finish_replication, weights_in_force
+from serving.regions.deciding.rollout_document import read_rollout
+from serving.regions.deciding.rollout_revert import fail_replication, overrule, request_revert, weights_restored
+from serving.regions.deciding.rollout_state import (
     ABORTED,
     CANARY,
     LIVE,
@@ -21,10 +23,8 @@ from serving.regions.rollout import (
     Server,
     same_phase,
 )
-from serving.regions.rollout_decision import decide, finish_golden, finish_replication, weights_in_force
-from serving.regions.rollout_document import read_rollout
-from serving.regions.rollout_undo import fail_replication, overrule, request_revert, weights_restored
-from serving.regions.windows import Counters, Snapshot
+from serving.regions.deciding.windows import Counters, Snapshot
+from serving.regions.registry.registry import LiveModel
 from serving.releases import Release, RuntimeSpec
 
 OLD, NEW, REGION = "rel-1", "rel-2", "here"

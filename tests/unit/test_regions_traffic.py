@@ -1,7 +1,8 @@
 """Routes as they are planned: shares, stand-ins, and what is said when nothing serves."""
 
 from serving.gateway.routing import parse_route
-from serving.regions.traffic import LocalServer, RemoteModel, Route, plan_route
+from serving.regions.places.peers import RemoteModel
+from serving.regions.traffic.gateway_traffic import LocalServer, Route, plan_route
 
 LIVE = LocalServer(release="rel-1", version=1, url="http://127.0.0.1:1001")
 NEW = LocalServer(release="rel-2", version=2, url="http://127.0.0.1:1002")

@@ -4,7 +4,7 @@ import re
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.regions.server_metrics import gather_metrics, merge_metrics
+from serving.regions.servers.server_metrics import gather_metrics, merge_metrics
 from tests.fakes.faulty_backend import FaultyBackend, answer_class
 from tests.fakes.ports import free_port
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from serving.errors import InvalidInput, NotFound
-from serving.regions.topology import LOCAL_REGIONS, load_topology, local_topology
+from serving.regions.places.topology import LOCAL_REGIONS, load_topology, local_topology
 from serving.settings import Settings
 
 

@@ -1,0 +1,289 @@
+"""The home agent's part in a rollback: takes the order, tells all regions at once, follows them to the end.
+
+An order is acknowledged once it is committed, together with the end of the model's running promotion: from
+then on the rollback wins, whatever dies. A region that does not answer is told as soon as it does.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from serving.errors import Conflict, FlightpathError, NotFound, PermanentError
+from serving.regions.deciding.promotion_state import RUNNING as PROMOTION_RUNNING
+from serving.regions.deciding.promotion_state import Promotion, read_promotion
+from serving.regions.deciding.rollback_order import (
+    RUNNING,
+    Asked,
+    RollbackOrder,
+    end_promotion,
+    newest_release,
+    note_part,
+    note_refusal,
+    read_asked,
+    read_rollback_order,
+    region_order,
+    show_rollback_order,
+    supersede,
+    without_region,
+)
+from serving.regions.deciding.rollback_state import find_target, read_region_order
+from serving.regions.places.peers import Peers
+from serving.regions.places.topology import Topology
+from serving.regions.registry import schema
+from serving.regions.registry.registry import Event, Registry
+from serving.regions.registry.rollback_store import Ended, RollbackStore
+from serving.releases import check_name
+
+logger = logging.getLogger(__name__)
+
+
+class RollbackPort(Protocol):
+    """A region's rollbacks: its agent's client, or the home region's own."""
+
+    async def put_region_rollback(self, id: str, order: dict[str, Any]) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RollbackLeaderSettings:
+    poll_s: float = 0.2
+    """How often a region is asked how it is doing."""
+    retry_s: float = 0.5
+    """How soon a region that did not answer is asked again."""
+    patience_s: float = 30.0
+    """How long a region may be silent until the rollback counts as failed there; it is told on."""
+    owed_every_s: float = 2.0
+    """How often regions that were silent too long are told again."""
+
+
+class RollbackLeader:
+    """Rollbacks of the home region. Call `resume` once, `close` at the end."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        registry: Registry,
+        regions: Mapping[str, RollbackPort],
+        peers: Peers,
+        on_promotion_ended: Callable[[Promotion], None] = lambda promotion: None,
+        settings: RollbackLeaderSettings | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._topology = topology
+        self._registry = registry
+        self._store = RollbackStore(registry, schema.rollback_orders)
+        self._regions = regions
+        self._peers = peers
+        self._on_promotion_ended = on_promotion_ended
+        self._settings = settings or RollbackLeaderSettings()
+        self._clock = clock
+        self._leaders: dict[str, asyncio.Task[None]] = {}
+
+    # Orders
+
+    def order(self, id: str, raw: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        """Take an order, or find it again: its present state, and whether it is new.
+
+        Raises InvalidInput, NotFound (no such version or release) or Conflict: other content under this id, or a
+        release that was never live here.
+        """
+        check_name("rollback id", id)
+        asked = read_asked(raw, [region.name for region in self._topology.regions])
+        known = self._store.find(id)
+        if known is not None:
+            if known["asked"] != asked.to_json():
+                raise Conflict(f"rollback {id} was ordered with other content", got=raw, expected=known["asked"])
+            return self.show(id), False
+        self._accept(id, asked)
+        self._lead(id)
+        return self.show(id), True
+
+    def _accept(self, id: str, asked: Asked) -> None:
+        now = self._clock()
+        promotions = [p for p in map(read_promotion, self._registry.promotions(model=asked.model)) if _is_open(p)]
+        others = [read_rollback_order(document) for document in self._store.under_way(model=asked.model)]
+        order = self._make(id, asked, promotions, others)
+        self._check_at_home(order, bool(promotions))
+        by = f"rollback {id}: {asked.reason}"
+        ended = [end_promotion(p, by, now) if p.state == PROMOTION_RUNNING else _forgiven(p) for p in promotions]
+        events = [_promotion_event(p, by) for p in ended if p.reason == by]
+        events += [_event(other, f"superseded by {by}") for other in others]
+        self._store.add(
+            id,
+            asked.model,
+            order.to_json(),
+            promotions=[Ended(id=p.id, document=p.to_json()) for p in ended],
+            rollbacks=[Ended(id=other.id, document=supersede(other, id, now).to_json()) for other in others],
+            events=[*events, _event(order, f"ordered: {asked.reason}")],
+        )
+        for promotion in ended:
+            if promotion.reason == by:
+                self._on_promotion_ended(promotion)
+
+    def _make(self, id: str, asked: Asked, promotions: list[Promotion], others: list[RollbackOrder]) -> RollbackOrder:
+        running = [p for p in promotions if p.state == PROMOTION_RUNNING]
+        release = asked.release
+        if asked.version is not None:
+            release = self._registry.find_version(asked.model, asked.version)
+        if release is not None and self._registry.release(release)[0].model != asked.model:
+            known = ", ".join(self._registry.been_live(asked.model)[-10:])
+            raise NotFound(f"unknown release of model {asked.model}", got=release, expected=known)
+        return RollbackOrder(
+            id=id,
+            asked=asked.to_json(),
+            model=asked.model,
+            reason=asked.reason,
+            release=release,
+            bad=running[0].release.id if running else newest_release(self._served(asked.model)),
+            supersedes=[*(f"promotion/{p.id}" for p in promotions), *(f"rollback/{other.id}" for other in others)],
+            regions=asked.regions or [region.name for region in self._topology.regions],
+            ordered_at=self._clock(),
+        )
+
+    def _served(self, model: str) -> list[tuple[int, str]]:
+        """Version and release that each region is known to serve."""
+        live = self._registry.live(model)
+        served = [(remote.version, remote.release) for remote in self._peers.serving(model)]
+        if live is not None and live.release_id is not None:
+            served.append((self._registry.release(live.release_id)[1], live.release_id))
+        return served
+
+    def _check_at_home(self, order: RollbackOrder, ends_rollouts: bool) -> None:
+        """Refuse at once what the home region, which is asked like any other, would refuse."""
+        if self._topology.home_region not in order.regions:
+            return
+        live = self._registry.live(order.model)
+        if live is None and order.asked["regions"] is None and self._served(order.model):
+            return
+        been_live = self._registry.been_live(order.model)
+        find_target(read_region_order(region_order(order)), live, been_live=been_live, ends_rollouts=ends_rollouts)
+
+    def show(self, id: str) -> dict[str, Any]:
+        return show_rollback_order(self._read(id))
+
+    def newest(self, model: str | None) -> list[dict[str, Any]]:
+        return [show_rollback_order(read_rollback_order(document)) for document in self._store.newest(model=model)]
+
+    def refuse_promotion(self, model: str) -> None:
+        """Raises Conflict while a rollback of the model is running."""
+        for document in self._store.under_way(model=model):
+            if document["state"] == RUNNING:
+                raise Conflict(
+                    f"model {model} has a rollback that is still running",
+                    got=document["id"],
+                    expected="none: order again when it has finished",
+                )
+
+    def forget_debts(self, model: str) -> None:
+        """A new promotion decides what the silent regions serve; what they missed no longer matters."""
+        for document in self._store.under_way(model=model):
+            order = read_rollback_order(document)
+            if order.owed:
+                self._save(supersede(order, "a newer order", self._clock()), "silent regions follow the next promotion")
+
+    # Leading
+
+    def resume(self) -> None:
+        """Go on with what an earlier home agent left."""
+        for document in self._store.under_way():
+            self._lead(document["id"])
+
+    async def close(self) -> None:
+        leaders = list(self._leaders.values())
+        for leader in leaders:
+            leader.cancel()
+        await asyncio.gather(*leaders, return_exceptions=True)
+
+    def _lead(self, id: str) -> None:
+        task = asyncio.create_task(self._lead_to_the_end(id), name=f"rollback {id}")
+        self._leaders[id] = task
+        task.add_done_callback(lambda _: self._leaders.pop(id, None))
+
+    async def _lead_to_the_end(self, id: str) -> None:
+        order = self._read(id)
+        await asyncio.gather(*(self._lead_region(id, region) for region in order.regions))
+
+    async def _lead_region(self, id: str, region: str) -> None:
+        silent_since: float | None = None
+        while self._is_concerned(self._read(id), region):
+            try:
+                part = await self._regions[region].put_region_rollback(id, region_order(self._read(id)))
+            except PermanentError as refusal:
+                self._note_refusal(id, region, refusal)
+            except FlightpathError as silence:
+                silent_since = self._clock() if silent_since is None else silent_since
+                await self._bear_silence(id, region, silent_since, silence)
+            except Exception:
+                # A bug must not leave a rollback without anybody who leads it.
+                logger.exception("rollback %s in %s", id, region)
+                await asyncio.sleep(self._settings.retry_s)
+            else:
+                silent_since = None
+                self._note(id, part)
+                await asyncio.sleep(self._settings.poll_s)
+
+    def _is_concerned(self, order: RollbackOrder, region: str) -> bool:
+        part = order.parts.get(region)
+        return region in order.regions and (part is None or not part["settled"] or region in order.owed)
+
+    def _note(self, id: str, part: dict[str, Any]) -> None:
+        order = self._read(id)
+        before = order.parts.get(part["region"])
+        if before == part or not self._is_concerned(order, part["region"]):
+            return
+        moved = before is None or (before["state"], before["settled"]) != (part["state"], part["settled"])
+        reason = f": {part['reason']}" if part["reason"] else ""
+        settled = ", settled" if part["settled"] else ""
+        message = f"{part['region']}: {part['state']}{settled}{reason}" if moved else None
+        self._save(note_part(order, part, self._clock()), message)
+
+    def _note_refusal(self, id: str, region: str, refusal: FlightpathError) -> None:
+        order = self._read(id)
+        if not self._is_concerned(order, region):
+            return
+        if isinstance(refusal, NotFound) and order.asked["regions"] is None:
+            self._save(without_region(order, region, self._clock()), f"{region} does not run the model")
+        else:
+            self._save(note_refusal(order, region, str(refusal), self._clock()), f"{region}: failed: {refusal}")
+
+    async def _bear_silence(self, id: str, region: str, since: float, silence: FlightpathError) -> None:
+        order = self._read(id)
+        silent_s = self._clock() - since
+        if silent_s > self._settings.patience_s and region not in order.owed and self._is_concerned(order, region):
+            why = f"did not answer for {self._settings.patience_s:g} s and is told when it does: {silence}"
+            self._save(note_refusal(order, region, why, self._clock(), owed=True), f"{region} {why}")
+        owed = silent_s > self._settings.patience_s
+        await asyncio.sleep(self._settings.owed_every_s if owed else self._settings.retry_s)
+
+    # Persistence
+
+    def _read(self, id: str) -> RollbackOrder:
+        return read_rollback_order(self._store.read(id))
+
+    def _save(self, order: RollbackOrder, message: str | None) -> None:
+        event = None if message is None else _event(order, message)
+        self._store.save(order.id, order.to_json(), open=order.open, event=event)
+        if message is not None:
+            logger.info("rollback %s: %s", order.id, message)
+
+
+def _is_open(promotion: Promotion) -> bool:
+    return promotion.state == PROMOTION_RUNNING or bool(promotion.owed)
+
+
+def _forgiven(promotion: Promotion) -> Promotion:
+    """What regions owed to a finished promotion is replaced by this rollback."""
+    return read_promotion({**promotion.to_json(), "owed": []})
+
+
+def _event(order: RollbackOrder, message: str) -> Event:
+    detail = {"model": order.model, "state": order.state, "reason": order.failure, "region": None}
+    return Event(kind="rollback", subject=order.id, message=message, detail=detail)
+
+
+def _promotion_event(promotion: Promotion, by: str) -> Event:
+    detail = {"state": promotion.state, "reason": promotion.reason, "region": None}
+    return Event(kind="promotion", subject=promotion.id, message=f"aborted by {by}", detail=detail)

@@ -1,0 +1,315 @@
+"""Carries out this region's rollouts: one after another for each model, each to its end.
+
+Takes one step of `decide` at a time: a new state is committed before anything acts on it, and an
+effect's outcome is committed after it. Killed at any point, the next agent goes on from the registry.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from serving.bundle import read_manifest
+from serving.errors import Conflict, FlightpathError, NotFound, PermanentError, RetryableError
+from serving.regions.acting.metrics import AgentMetrics
+from serving.regions.acting.serving_state import ServingState
+from serving.regions.deciding.gates import golden_unusable
+from serving.regions.deciding.rollout_decision import decide, finish_golden, finish_replication, weights_in_force
+from serving.regions.deciding.rollout_document import read_order, read_rollout, show_rollout
+from serving.regions.deciding.rollout_revert import fail_replication, request_revert, weights_restored
+from serving.regions.deciding.rollout_state import (
+    CANARY,
+    LIVE,
+    REPLICATING,
+    Do,
+    Effect,
+    Observation,
+    Rollout,
+    Save,
+    Server,
+    same_phase,
+)
+from serving.regions.golden.check import Golden, Replay, check_golden, load_golden
+from serving.regions.places.peers import Peers
+from serving.regions.places.topology import Region
+from serving.regions.registry.registry import Event, Registry
+from serving.regions.servers.launcher import Launcher
+
+logger = logging.getLogger(__name__)
+_POLL_S: Final = 0.2
+_RETRY_S: Final = 1.0
+
+
+class RolloutWorker:
+    """The rollouts of one region. Call `resume` once, `close` at the end."""
+
+    def __init__(
+        self,
+        region: Region,
+        *,
+        registry: Registry,
+        launcher: Launcher,
+        serving: ServingState,
+        peers: Peers,
+        metrics: AgentMetrics,
+        superseded_by: Callable[[str, str], str | None] = lambda id, model: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._region = region
+        self._registry = registry
+        self._launcher = launcher
+        self._serving = serving
+        self._peers = peers
+        self._metrics = metrics
+        self._superseded_by = superseded_by
+        self._clock = clock
+        self._workers: dict[str, asyncio.Task[None]] = {}
+        self._replays: dict[str, Replay] = {}
+        self._effects: dict[Effect, Callable[[Rollout, Do], Awaitable[None]]] = {
+            Effect.REPLICATE: self._replicate,
+            Effect.LAUNCH: self._launch,
+            Effect.CHECK_GOLDEN: self._check_golden,
+            Effect.SHIFT_WEIGHTS: self._shift_weights,
+            Effect.REPLAY: self._replay,
+            Effect.LAUNCH_PREVIOUS: self._launch_previous,
+            Effect.RESTORE_WEIGHTS: self._restore_weights,
+            Effect.STOP_CANDIDATE: self._stop_candidate,
+            Effect.STOP_PREVIOUS: self._stop_previous,
+            Effect.WAIT: self._wait,
+        }
+
+    # What is asked of the region
+
+    async def put_rollout(self, id: str, order: dict[str, Any]) -> dict[str, Any]:
+        """Order a rollout; the same id and content answers the present state, another content is Conflict.
+
+        One that was ordered to hold goes on when it is ordered without; it is never held again.
+        """
+        ordered = read_order(id, self._region.name, order, now=self._clock())
+        by = self._superseded_by(id, ordered.release.model)
+        if by is not None and not self._knows(id):
+            raise Conflict(f"rollout {id} comes too late", got=f"it was superseded by {by}", expected="a new promotion")
+        event = Event(kind="rollout", subject=id, message="ordered", detail=self._detail(ordered))
+        if not self._registry.add_rollout(id, ordered.release, ordered.version, ordered.to_json(), event):
+            known = self._read(id)
+            if (known.release, known.version, known.policy) != (ordered.release, ordered.version, ordered.policy):
+                raise Conflict(f"rollout {id} was ordered with other content", got=order, expected="the same order")
+            if known.held and not ordered.held:
+                self._save(Save(rollout=replace(known, held=False), message="its turn has come"))
+        self._work_on(ordered.release.model)
+        return self._show(id)
+
+    def _knows(self, id: str) -> bool:
+        try:
+            self._read(id)
+        except NotFound:
+            return False
+        return True
+
+    async def get_rollout(self, id: str) -> dict[str, Any]:
+        return self._show(id)
+
+    async def revert_rollout(self, id: str, reason: str) -> dict[str, Any]:
+        """Take a rollout back, whatever state it is in: abort it, or put the version before back."""
+        before = self._read(id)
+        live = self._registry.live(before.release.model)
+        after = request_revert(before, live, reason, self._clock())
+        if after != before:
+            self._save(Save(rollout=after, message=f"to be taken back: {reason}"))
+            self._work_on(after.release.model)
+        return self._show(id)
+
+    def under_way(self) -> list[Rollout]:
+        return [read_rollout(document) for document in self._registry.rollouts_under_way()]
+
+    def recent(self) -> list[Rollout]:
+        """Those under way and the newest that have ended: bounded, however long the history."""
+        documents = [*self._registry.rollouts_under_way(), *self._registry.newest_rollouts()]
+        return [read_rollout(document) for document in {d["id"]: d for d in documents}.values()]
+
+    def _show(self, id: str) -> dict[str, Any]:
+        return show_rollout(self._read(id), endpoint=self._region.gateway_url)
+
+    # Workers
+
+    def resume(self) -> None:
+        """Go on with what an earlier agent left."""
+        for document in self._registry.rollouts_under_way():
+            self._work_on(document["release"]["model"])
+
+    async def close(self) -> None:
+        """Stop working; what is under way stays as it is for the next agent."""
+        workers = list(self._workers.values())
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+    def _work_on(self, model: str) -> None:
+        worker = self._workers.get(model)
+        if worker is None or worker.done():
+            self._workers[model] = asyncio.create_task(self._work(model), name=f"rollouts of {model}")
+
+    async def _work(self, model: str) -> None:
+        """Settle the model's rollouts in the order in which they were ordered."""
+        while True:
+            waiting = [r for r in self._registry.rollouts_under_way() if r["release"]["model"] == model]
+            if not waiting:
+                return
+            # One that was live and is taken back comes before any that waits in the queue.
+            waiting.sort(key=lambda document: document["ending"] is None)
+            await self._step(waiting[0]["id"])
+
+    async def _step(self, id: str) -> None:
+        try:
+            rollout = self._read(id)
+            stats = await self._serving.stats(rollout.release.model) if rollout.state in _COUNTED else None
+            # Nothing is awaited between reading, deciding and saving: a request to abort is never overwritten.
+            rollout = self._read(id)
+            if rollout.settled:
+                return
+            seen = replace(self._observe(rollout), stats=stats)
+            action = decide(rollout, seen, self._clock())
+            if isinstance(action, Save):
+                self._save(action)
+            else:
+                await self._effects[action.effect](rollout, action)
+        except FlightpathError as failure:
+            logger.warning("rollout %s: %s", id, failure)
+            await asyncio.sleep(_RETRY_S)
+        except Exception:
+            # A bug must not leave a rollout without anybody who works on it.
+            logger.exception("rollout %s", id)
+            await asyncio.sleep(_RETRY_S)
+
+    def _observe(self, rollout: Rollout) -> Observation:
+        candidate = self._launcher.status(rollout.release.id)
+        previous = None if rollout.previous is None else self._launcher.status(rollout.previous)
+        live = self._registry.live(rollout.release.model)
+        version = None if live is None or live.release_id is None else self._registry.release(live.release_id)[1]
+        before = None if rollout.previous is None else self._registry.release_before(rollout.previous)
+        return Observation(
+            before_previous=before,
+            candidate=candidate.state,
+            candidate_note=candidate.note,
+            previous=Server.ABSENT if previous is None else previous.state,
+            previous_note="" if previous is None else previous.note,
+            live=live,
+            live_version=version,
+            served_elsewhere=bool(self._peers.serving(rollout.release.model)),
+        )
+
+    # Persistence
+
+    def _read(self, id: str) -> Rollout:
+        return read_rollout(self._registry.rollout(id))
+
+    def _save(self, save: Save) -> None:
+        rollout, before = save.rollout, self._read(save.rollout.id)
+        self._registry.save_rollout(
+            rollout.id,
+            rollout.to_json(),
+            settled=rollout.settled,
+            live=save.live,
+            event=Event(kind="rollout", subject=rollout.id, message=save.message, detail=self._detail(rollout)),
+        )
+        self._metrics.rollout_changed(before, rollout)
+        logger.info("rollout %s: %s", rollout.id, save.message)
+
+    def _conclude(self, decided_on: Rollout, conclude: Callable[[Rollout], Save]) -> None:
+        """Commit an effect's outcome, unless the rollout has moved on while the effect was under way."""
+        now = self._read(decided_on.id)
+        if same_phase(decided_on, now):
+            self._save(conclude(now))
+
+    def _change(self, decided_on: Rollout, change: Callable[[Rollout], Rollout], message: str) -> None:
+        self._conclude(decided_on, lambda now: Save(rollout=change(now), message=message))
+
+    def _detail(self, rollout: Rollout) -> dict[str, Any]:
+        known = {"region": rollout.region, "model": rollout.release.model, "release": rollout.release.id}
+        return {**known, "state": rollout.state, "percent": rollout.percent, "reason": rollout.reason}
+
+    # Effects
+
+    async def _replicate(self, rollout: Rollout, _: Do) -> None:
+        try:
+            await self._serving.prepare(rollout.release.id)
+        except PermanentError as failure:
+            self._fail_replication(rollout, failure)
+        except RetryableError as failure:
+            if self._clock() - rollout.steps[-1].started_at <= rollout.policy.start_timeout_s:
+                raise
+            self._fail_replication(rollout, failure)
+        else:
+            self._change(rollout, lambda now: finish_replication(now, self._clock()), "bundle verified")
+
+    def _fail_replication(self, rollout: Rollout, failure: FlightpathError) -> None:
+        self._conclude(rollout, lambda now: fail_replication(now, str(failure), self._clock()))
+
+    async def _launch(self, rollout: Rollout, _: Do) -> None:
+        await self._serving.launch(rollout.release.id, restart=False)
+
+    async def _check_golden(self, rollout: Rollout, _: Do) -> None:
+        url = self._launcher.status(rollout.release.id).url
+        if url is None:
+            return
+        try:
+            golden = self._golden(rollout)
+        except PermanentError as unusable:
+            gates = [golden_unusable(str(unusable))]
+        else:
+            gates = await check_golden(golden, url, rollout.release.model, rollout.policy)
+        # A region before this one may have gone live a moment ago, and then shares the traffic.
+        await self._peers.ask()
+        self._conclude(rollout, lambda now: finish_golden(now, gates, self._observe(now), self._clock()))
+
+    def _golden(self, rollout: Rollout) -> Golden | None:
+        folder = self._serving.spec(rollout.release.id).bundle
+        return load_golden(folder, read_manifest(folder))
+
+    async def _shift_weights(self, rollout: Rollout, _: Do) -> None:
+        stats = await self._serving.push(rollout.release.model)
+        self._change(rollout, lambda now: weights_in_force(now, stats, self._clock()), "weights are in force")
+
+    async def _replay(self, rollout: Rollout, do: Do) -> None:
+        if rollout.id not in self._replays:
+            golden = self._golden(rollout)
+            if golden is None:
+                await self._wait(rollout, do)
+                return
+            self._replays[rollout.id] = Replay(golden, self._region.gateway_url, rollout.release.model)
+        await self._replays[rollout.id].send(do.requests)
+
+    async def _launch_previous(self, rollout: Rollout, _: Do) -> None:
+        if rollout.previous is not None:
+            await self._serving.prepare(rollout.previous)
+            await self._serving.launch(rollout.previous, restart=False)
+
+    async def _restore_weights(self, rollout: Rollout, _: Do) -> None:
+        await self._serving.push(rollout.release.model)
+        self._change(rollout, lambda now: weights_restored(now, self._clock()), "the old weights are back")
+
+    async def _stop_candidate(self, rollout: Rollout, _: Do) -> None:
+        await self._stop(rollout, rollout.release.id)
+
+    async def _stop_previous(self, rollout: Rollout, _: Do) -> None:
+        await self._stop(rollout, rollout.previous)
+
+    async def _stop(self, rollout: Rollout, release_id: str | None) -> None:
+        if release_id is not None and release_id not in self._serving.wanted(without=rollout.id):
+            await self._launcher.stop(release_id)
+        self._replays.pop(rollout.id, None)
+        self._change(rollout, lambda now: replace(now, settled=True), "settled")
+
+    async def _wait(self, rollout: Rollout, _: Do) -> None:
+        await asyncio.sleep(_POLL_S)
+
+
+_COUNTED: Final = frozenset({CANARY, LIVE, "rolled_back", "aborted"})
+
+
+def replication_lag_s(rollouts: list[Rollout], now: float) -> float:
+    """How long the oldest ordered bundle has been on its way to this region; 0 when none is."""
+    waiting = [rollout.started_at for rollout in rollouts if rollout.state in ("queued", REPLICATING)]
+    return max((now - started_at for started_at in waiting), default=0.0)

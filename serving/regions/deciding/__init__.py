@@ -1,0 +1,1 @@
+"""What happens next, purely: no clock, no socket, no database. `acting/` carries it out."""

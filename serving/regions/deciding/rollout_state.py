@@ -1,0 +1,197 @@
+"""One region's part of a promotion: what it is, and how it is spoken of.
+
+    queued -> replicating -> verified -> starting -> golden -> canary 5/25/50/100 % -> live
+                                   a failing gate, a crash or an abort -> rolled_back | aborted
+
+Here is the vocabulary: the persisted state, what is observed, and the steps that may be taken.
+`rollout_decision.py` chooses the step on the way forward, `rollout_revert.py` on the way back.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from serving.regions.deciding.gates import GateResult
+from serving.regions.deciding.policy import PromotionPolicy
+from serving.regions.deciding.windows import Counters, Snapshot
+from serving.regions.registry.registry import LiveModel
+from serving.releases import Release
+
+QUEUED: Final = "queued"
+REPLICATING: Final = "replicating"
+VERIFIED: Final = "verified"
+STARTING: Final = "starting"
+GOLDEN: Final = "golden"
+CANARY: Final = "canary"
+LIVE: Final = "live"
+ROLLED_BACK: Final = "rolled_back"
+ABORTED: Final = "aborted"
+STATES: Final = (QUEUED, REPLICATING, VERIFIED, STARTING, GOLDEN, CANARY, LIVE, ROLLED_BACK, ABORTED)
+TERMINAL: Final = frozenset({LIVE, ROLLED_BACK, ABORTED})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One state that a rollout went through, with what its gates said."""
+
+    state: str
+    percent: int | None
+    started_at: float
+    finished_at: float | None = None
+    requests: int = 0
+    synthetic: int = 0
+    gates: list[GateResult] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollout:
+    """The persisted state machine. Only transitions in this file change it."""
+
+    id: str
+    region: str
+    release: Release
+    version: int
+    policy: PromotionPolicy
+    state: str = QUEUED
+    percent: int | None = None
+    plan: list[int] = field(default_factory=list)
+    """Percentages of the canary, decided when it begins."""
+    baseline: Snapshot | None = None
+    """The gateway's counters when the present step's weights were in force; None until they are."""
+    steps: list[Step] = field(default_factory=list)
+    previous: str | None = None
+    """Release that was live when this rollout left the queue."""
+    previous_version: int | None = None
+    held: bool = False
+    """Whether it waits, with its server ready, for the regions before it."""
+    changed: bool = True
+    """False when the release was live here already and nothing had to be done."""
+    abort: str | None = None
+    """Why somebody wants this rollout stopped."""
+    ending: str | None = None
+    """`rolled_back` | `aborted` from the moment at which the weights must go back."""
+    reverting: bool = False
+    """Whether a rollout that was live is taken back."""
+    revert_failure: str | None = None
+    reason: str | None = None
+    weights_at: float | None = None
+    """When the final weights (forward or back) were in force; draining counts from here."""
+    settled: bool = False
+    """Nothing is left to do: the server that lost is stopped."""
+    started_at: float = 0.0
+    finished_at: float | None = None
+
+    @property
+    def candidate_percent(self) -> int | None:
+        """Weight that the route gives to the candidate now, None when it is not to be in the route."""
+        return self.percent if self.state == CANARY and self.ending is None else None
+
+    def to_json(self) -> dict[str, Any]:
+        document = asdict(self)
+        document["baseline"] = None if self.baseline is None else self.baseline.to_json()
+        return document
+
+
+class Server(StrEnum):
+    ABSENT = "absent"
+    STARTING = "starting"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observation:
+    """What the region looks like when `decide` is asked."""
+
+    candidate: Server
+    candidate_note: str = ""
+    """Why the candidate's server failed."""
+    previous: Server = Server.ABSENT
+    previous_note: str = ""
+    live: LiveModel | None = None
+    live_version: int | None = None
+    before_previous: str | None = None
+    """What was live before `previous` was: the version before, should `previous` be live again."""
+    served_elsewhere: bool = False
+    """Whether another region serves the model live."""
+    stats: Snapshot | None = None
+    """None when the gateway did not answer."""
+
+
+class Effect(StrEnum):
+    """What a runner does to the world; each may be repeated."""
+
+    REPLICATE = "replicate"
+    LAUNCH = "launch the candidate"
+    CHECK_GOLDEN = "check the golden set"
+    SHIFT_WEIGHTS = "shift weights"
+    REPLAY = "replay golden inputs"
+    LAUNCH_PREVIOUS = "launch the previous release"
+    RESTORE_WEIGHTS = "put the old weights back"
+    STOP_CANDIDATE = "stop the candidate"
+    STOP_PREVIOUS = "stop the previous release"
+    WAIT = "wait"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Do:
+    effect: Effect
+    requests: int = 0
+    """How many to replay so that the candidate gets enough of them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Save:
+    rollout: Rollout
+    message: str
+    live: LiveModel | None = None
+    """What is live from this moment on, committed together with the rollout."""
+
+
+Action = Do | Save
+
+
+def same_phase(before: Rollout, now: Rollout) -> bool:
+    """Whether an effect that was decided on `before` still has a say.
+
+    While a server is being stopped or weights are being moved, somebody may ask for the rollout to be taken
+    back; the outcome of what was begun earlier must then not count as the outcome of what comes now.
+    """
+    return _phase(before) == _phase(now)
+
+
+def _phase(rollout: Rollout) -> tuple[object, ...]:
+    return rollout.state, rollout.percent, rollout.ending, rollout.reverting, len(rollout.steps)
+
+
+def drained(rollout: Rollout, release: str, stats: Snapshot | None, now: float) -> bool:
+    """A backend that the gateway no longer reports may still be answering: wait out the bound."""
+    if now - (rollout.weights_at or now) >= rollout.policy.drain_s:
+        return True
+    counters = None if stats is None else stats.backends.get(backend_id(release, rollout.region))
+    return counters is not None and counters.in_flight == 0
+
+
+# Steps
+
+
+def enter(rollout: Rollout, state: str, now: float, percent: int | None = None) -> Rollout:
+    """Close the open step and begin the next."""
+    closed = close(rollout, [], now)
+    step = Step(state=state, percent=percent, started_at=now)
+    return replace(closed, state=state, percent=percent, steps=[*closed.steps, step])
+
+
+def close(rollout: Rollout, gates: list[GateResult], now: float, window: Counters | None = None) -> Rollout:
+    """Finish the last step unless it is finished."""
+    if not rollout.steps or rollout.steps[-1].finished_at is not None:
+        return rollout
+    last = replace(rollout.steps[-1], finished_at=now, gates=gates)
+    if window is not None:
+        last = replace(last, requests=window.requests, synthetic=window.synthetic)
+    return replace(rollout, steps=[*rollout.steps[:-1], last])
+
+
+def backend_id(release: str, region: str) -> str:
+    """How the gateway's routes and counters name a release's server in a region."""
+    return f"{release}@{region}"

@@ -1,0 +1,1 @@
+"""Where the regions are and how their agents are spoken to."""

@@ -1,0 +1,83 @@
+"""Opens the registry's database: durable, with foreign keys, migrated to the revision of this code.
+
+SQLite runs in WAL mode with synchronous=FULL, so what a transaction committed survives a power cut;
+PostgreSQL is used as it is configured.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from serving.errors import Conflict, InvalidInput, RetryableError
+from serving.regions.registry.schema import HEAD
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+_BUSY_MS: Final = 10_000
+
+
+def open_database(url: str) -> sa.Engine:
+    """Connect and migrate; raises InvalidInput for an unusable URL, RetryableError when the database is down."""
+    try:
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
+            Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(parsed, pool_pre_ping=True)
+    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as unusable:
+        raise InvalidInput("registry_url cannot be used", got=str(unusable), expected="a SQLAlchemy URL") from unusable
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _configure_sqlite)
+        sa.event.listen(engine, "begin", _begin_immediately)
+    try:
+        _migrate(engine)
+    except sa.exc.OperationalError as down:
+        engine.dispose()
+        raise RetryableError("registry cannot be opened", got=str(down.orig), expected="a running database") from down
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _configure_sqlite(connection: Any, _: object) -> None:
+    # The driver must not open transactions by itself: it would begin them late, without the write lock.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_BUSY_MS}"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_immediately(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _migrate(engine: sa.Engine) -> None:
+    """Upgrade to HEAD; a database that is there already costs one query and no import of Alembic."""
+    with engine.begin() as connection:
+        current = _revision(connection)
+        if current == HEAD:
+            return
+        _upgrade(connection, current)
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _upgrade(connection: sa.Connection, current: str | None) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, HEAD)
+    except CommandError as unknown:
+        raise Conflict(
+            "registry was written by another version of Flightpath", got=f"revision {current}", expected=HEAD
+        ) from unknown
