@@ -6,6 +6,7 @@ which of them got through before the kill.
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +22,10 @@ SPEC: Object = {"image": "registry.test/train:1", "workers": 2, "checkpoint": {"
 SETTINGS = TrainingSettings(
     progress_url=lambda namespace, name: f"http://operator.test/v1/progress/{namespace}/{name}",
     progress_token=lambda uid, attempt: f"token-{uid}-{attempt}",
+    verdict_wait=timedelta(0),
 )
+"""Failures are judged at the first look; `PATIENT` waits for the other workers' ends, as operators do."""
+PATIENT = replace(SETTINGS, verdict_wait=timedelta(seconds=10))
 _ALL = 10_000
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 
-from tests.fakes.training_world import World
+from tests.fakes.training_world import PATIENT, SETTINGS, World
 
 COMMON = settings(
     max_examples=100,
@@ -68,7 +68,7 @@ class Fate:
 
     def __init__(self, data: DataObject, spec: Object) -> None:
         self.data = data
-        self.world = World(**spec, queue="team-queue")
+        self.world = World(data.draw(st.sampled_from([SETTINGS, PATIENT])), **spec, queue="team-queue")
         self.world.capabilities = data.draw(st.sampled_from(CAPABILITIES))
         if self.world.capabilities.kueue:
             self.world.gates = [{"name": "kueue.x-k8s.io/admission"}]
@@ -233,7 +233,8 @@ def live_on(fate: Fate, *, finish: bool) -> None:
         plan = fate.looks()
         if world.parent is None or world.phase in ("Succeeded", "Failed"):
             return
-        if world.phase == "Running" and not plan.creates and not finish:
+        trains = world.phase == "Running" and (world.condition("Running") or ("",))[0] == "True"
+        if trains and not plan.creates and not finish:
             return
         world.end_deleted()
         fate.admit()

@@ -2,7 +2,8 @@
 
 An infrastructure failure (a lost node, an eviction, a deleted pod, a broken GPU) says nothing about the program,
 so it never counts towards `maxRestarts`. Where several workers failed, the others' ends usually follow from the
-first one's: infrastructure explains most, then an exit that forbids a restart, then the earliest.
+first one's: infrastructure explains most, then an exit that forbids a restart, then the earliest. Which of them is
+told first says nothing: while workers still run, a program's failure waits for their ends, up to a bound.
 """
 
 from collections.abc import Iterable
@@ -77,6 +78,19 @@ def find_failure(job: Job) -> Failure | None:
     lost = (rank for rank in job.missing if rank < job.group.formed)
     found.extend(_pod_gone(job, rank) for rank in lost)
     return min(found, key=_explains, default=None)
+
+
+def unjudged(job: Job) -> tuple[Failure, float] | None:
+    """A failure that the end of a worker which still runs may explain, and until when that is waited for."""
+    failure = find_failure(job)
+    if failure is None or failure.kind is Kind.INFRASTRUCTURE:
+        return None
+    # One whose container has not been told of yet may have ended already.
+    if not any(worker.scheduled and not worker.ended and worker.exit is None for worker in job.workers.values()):
+        return None
+    since = job.now if job.group.failing_since is None else job.group.failing_since
+    until = since + job.settings.verdict_wait.total_seconds()
+    return (failure, until) if job.now < until else None
 
 
 def judge_worker(job: Job, worker: Worker) -> Failure | None:
@@ -188,7 +202,9 @@ def _infrastructure_cause(worker: Worker) -> str | None:
     return _POD_REASONS.get(worker.reason)
 
 
-def _explains(failure: Failure) -> tuple[int, float, bool, str]:
-    """Earlier ends first; a program's own exit before the kill that followed it."""
+def _explains(failure: Failure) -> tuple[int, float, int, str]:
+    """Earlier ends first. In one second, which is as exact as Kubernetes tells it: a lack of memory, which follows
+    from nobody else's end, then a program's own exit, then the kill that followed it."""
     killed = failure.exit_code is not None and failure.exit_code > 128
-    return failure.kind, failure.at if failure.at is not None else float("inf"), killed, failure.worker or ""
+    order = 0 if failure.cause == "OOMKilled" else 1 + killed
+    return failure.kind, failure.at if failure.at is not None else float("inf"), order, failure.worker or ""

@@ -6,7 +6,7 @@ from typing import Final
 from flightpath_operator.conditions import find_condition
 from flightpath_operator.plan import Note
 from flightpath_operator.training.elastic import in_place, is_urgent, resized, target_size, without_unplaced
-from flightpath_operator.training.faults import Failure, Kind, find_failure, node_deadlines
+from flightpath_operator.training.faults import Failure, Kind, find_failure, node_deadlines, unjudged
 from flightpath_operator.training.job import Job
 from flightpath_operator.training.nodes import gpu_fault
 from flightpath_operator.training.progress import stall_deadline, target_reached
@@ -22,10 +22,16 @@ from flightpath_operator.training.transitions import (
 )
 from flightpath_operator.training.workers import parse_time
 
+Judge = Callable[[Job], Decision | None]
+
 
 def judge(job: Job) -> Decision | None:
     """The decision that the present look demands; None while the attempt goes on as it is."""
-    decisions = (decide(job) for decide in _JUDGES)
+    return _first(_OF_ENDS, job) or (None if unjudged(job) else _first(_OF_THE_REST, job))
+
+
+def _first(judges: tuple[Judge, ...], job: Job) -> Decision | None:
+    decisions = (decide(job) for decide in judges)
     return next((decision for decision in decisions if decision is not None), None)
 
 
@@ -45,6 +51,8 @@ def active_deadline(job: Job) -> float | None:
 def deadlines(job: Job) -> Iterator[float]:
     """When a judge may come to another verdict though nothing has changed."""
     yield from node_deadlines(job)
+    if (open_case := unjudged(job)) is not None:
+        yield open_case[1]
     resize, grow_after = job.state.resize, job.group.grow_after
     stall, stuck = stall_deadline(job), _start_deadline(job)
     yield from (at for at in (stall, stuck, grow_after) if at is not None)
@@ -70,7 +78,7 @@ def _judge_target(job: Job) -> Decision | None:
 
 def _judge_failure(job: Job) -> Decision | None:
     failure = find_failure(job)
-    return None if failure is None else handle_failure(job, failure)
+    return None if failure is None or unjudged(job) else handle_failure(job, failure)
 
 
 def _judge_placement(job: Job) -> Decision | None:
@@ -167,13 +175,6 @@ def _resize(job: Job, size: int) -> Decision:
     return Decision(state=state, notes=(Note(reason="Resized", message=message),))
 
 
-_JUDGES: Final[tuple[Callable[[Job], Decision | None], ...]] = (
-    _judge_success,
-    _judge_target,
-    judge_deadline,
-    _judge_failure,
-    _judge_placement,
-    _judge_start,
-    _judge_stall,
-    _judge_resize,
-)
+_OF_ENDS: Final[tuple[Judge, ...]] = (_judge_success, _judge_target, judge_deadline, _judge_failure)
+_OF_THE_REST: Final[tuple[Judge, ...]] = (_judge_placement, _judge_start, _judge_stall, _judge_resize)
+"""Not heard while a failure is unjudged: the group is about to end."""

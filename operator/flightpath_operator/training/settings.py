@@ -25,6 +25,9 @@ class TrainingSettings:
     """Infrastructure failures in a row, none of them followed by progress, after which the job fails."""
     stable_after: timedelta = timedelta(minutes=10)
     """A group that ran so long is taken for healthy though it reports nothing: its failures count anew."""
+    verdict_wait: timedelta = timedelta(seconds=10)
+    """A worker that failed is not judged for so long while others run: the end of one of them may explain it, and
+    each kubelet tells of its own pods in its own time, at the latest with its next round (10 s)."""
     lost_node_after: timedelta = timedelta(seconds=60)
     """A node not ready for so long is lost. Kubernetes itself waits 300 s before it evicts."""
     force_delete_after: timedelta = timedelta(seconds=60)

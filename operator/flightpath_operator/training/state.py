@@ -84,6 +84,8 @@ class Group(Remembered):
     """Ranks that an elastic group goes without: they found no node."""
     formed: int = 0
     """Every wanted rank below this was seen: one that is missing now was lost, not forgotten."""
+    failing_since: Moment | None = None
+    """When a failure was seen that a worker which still runs may explain."""
     lowest: int = 0
     """Fewest workers that its agents were told of; equal to `highest` for a fixed number."""
     highest: int = 0

@@ -6,6 +6,7 @@ from typing import Final
 from flightpath_operator.conditions import drop_condition, find_condition, set_condition
 from flightpath_operator.plan import HASH_ANNOTATION, Note, Object
 from flightpath_operator.training.elastic import next_size
+from flightpath_operator.training.faults import unjudged
 from flightpath_operator.training.job import Job, changed_fields
 from flightpath_operator.training.pods import template_hash
 from flightpath_operator.training.progress import stall_deadline
@@ -69,7 +70,7 @@ _WORTH_TELLING: Final[dict[str, tuple[str, frozenset[str]]]] = {
     ),
     "Running": (
         "False",
-        frozenset({"Waiting", "Starting", "Suspended", "Finished", "Restarting", "Resizing"}),
+        frozenset({"Waiting", "Starting", "Suspended", "Finished", "Restarting", "Resizing", "WorkerFailed"}),
     ),
     "Stalled": ("True", frozenset()),
     "Straggling": ("True", frozenset()),
@@ -91,6 +92,8 @@ def _phase(job: Job) -> Phase:
         return state.phase
     if group.stage is Stage.STOPPED:
         return Phase.SUSPENDED if job.live.suspend else Phase.PENDING
+    if group.stage is Stage.ACTIVE and unjudged(job) is not None:
+        return state.phase
     if group.stage is Stage.ACTIVE and job.all_run():
         return Phase.RESIZING if state.resize else Phase.RUNNING
     if group.cause in (Cause.FAILURE, Cause.RESIZE):
@@ -172,6 +175,9 @@ def _running(job: Job) -> Verdict:
     group = job.group
     if group.stage is Stage.STOPPED:
         return False, "Suspended", "spec.suspend is set"
+    if group.stage is Stage.ACTIVE and (open_case := unjudged(job)) is not None:
+        failure, until = open_case
+        return False, "WorkerFailed", f"{failure.message}; the other workers' ends are waited for until {moment(until)}"
     if group.stage is Stage.ACTIVE and job.all_run():
         return True, "WorkersRunning", f"attempt {job.state.attempt} trains"
     if (crashes := _crash_loop(job)) is not None:

@@ -6,6 +6,7 @@ from typing import Final
 from flightpath_operator.ownership import Changes, apply_children
 from flightpath_operator.plan import Object, is_owned
 from flightpath_operator.training.ending import end_all, unended
+from flightpath_operator.training.faults import unjudged
 from flightpath_operator.training.job import Job
 from flightpath_operator.training.pods import support, worker_pod
 from flightpath_operator.training.progress import Metric, running_since
@@ -67,8 +68,10 @@ def settle_streak(job: Job) -> JobState:
 
 
 def _see_pods(job: Job) -> JobState:
-    """Whether all pods were made, and whether the queue has let them in."""
+    """Whether all pods were made, whether the queue has let them in, and whether one of them failed."""
     state, group = job.state, job.group
+    if group.failing_since is None and unjudged(job) is not None:
+        state = state.with_group(failing_since=job.now)
     gated = any(worker.gated for worker in job.workers.values())
     if gated != group.queued:
         state = state.with_group(queued=gated, **({} if gated else {"since": job.now}))

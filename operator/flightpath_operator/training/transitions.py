@@ -177,8 +177,9 @@ def _raised(job: Job, state: JobState, cause: Cause, delay: float) -> JobState:
 
 def _failed_at(job: Job, failure: Failure) -> float:
     """When it happened, where the node's clock makes sense of it; else when it was seen."""
-    earliest = job.state.pace.received_at if job.state.pace else (job.state.running_at or job.now)
-    return failure.at if failure.at is not None and earliest <= failure.at <= job.now else job.now
+    seen_at = job.now if job.group.failing_since is None else job.group.failing_since
+    earliest = job.state.pace.received_at if job.state.pace else (job.state.running_at or seen_at)
+    return failure.at if failure.at is not None and earliest <= failure.at <= job.now else seen_at
 
 
 def _counted(state: JobState, ours: bool) -> JobState:
