@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     return wrapped
 
 
-def write_llama(folder: Path, *, seed: int = 0, hidden: int = 64, layers: int = 2) -> None:
+def write_llama(
+    folder: Path, *, seed: int = 0, hidden: int = 64, layers: int = 2, context_tokens: int = CONTEXT_TOKENS
+) -> None:
     """A Hugging Face checkpoint, float32; about 100,000 parameters by default."""
     torch.manual_seed(seed)
     tokenizer = byte_tokenizer()
@@ -56,7 +59,7 @@ def write_llama(folder: Path, *, seed: int = 0, hidden: int = 64, layers: int = 
         num_hidden_layers=layers,
         num_attention_heads=hidden // 32,
         num_key_value_heads=hidden // 32,
-        max_position_embeddings=CONTEXT_TOKENS,
+        max_position_embeddings=context_tokens,
         bos_token_id=0,
         eos_token_id=1,
     )
@@ -64,7 +67,7 @@ def write_llama(folder: Path, *, seed: int = 0, hidden: int = 64, layers: int = 
     tokenizer.save_pretrained(folder)
 
 
-QUICK = ("--dtype", "float32", "--max-model-len", str(CONTEXT_TOKENS), "--enforce-eager")
+QUICK = ("--dtype", "float32", "--enforce-eager")
 """Arguments for a server of the tests' own models."""
 
 
@@ -93,6 +96,12 @@ class VllmServer:
         """The processes that compute; the one that speaks HTTP is not among them."""
         children = psutil.Process(self.process.pid).children(recursive=True)
         return [child for child in children if _is_engine(child)]
+
+    def requests_running(self) -> float:
+        """How many the engine works on, by what it told last."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=20) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("vllm:num_requests_running{"))
 
     def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
