@@ -205,3 +205,27 @@ async def test_a_step_that_is_not_there_fails_the_job_in_words(cluster: Cluster,
     assert failed["reason"] == "WrongInput"
     assert "NotFound: no whole checkpoint in" in failed["message"]
     assert "expected one of step 999" in failed["message"]
+
+
+async def test_a_cause_that_is_told_after_its_consequence_fails_the_job(cluster: Cluster) -> None:
+    """The second worker ends for want of the first, and is told of while that one is still on its way down."""
+    cluster.run.mkdir()
+    goes = cluster.run / "goes"
+    code = f"""
+import os, pathlib, sys, time
+if os.environ["NODE_RANK"] == "1":
+    sys.exit("Connection closed by peer")
+while not pathlib.Path({str(goes)!r}).exists():
+    time.sleep(0.01)
+print("InvalidInput: the cause")
+sys.exit(2)
+"""
+    cluster.server.create(training_job(command=["python", "-c", code], workers=2))
+    await cluster.until(lambda: cluster.status().get("bookkeeping", {}).get("group", {}).get("failingSince"))
+    goes.touch()
+    await cluster.until(lambda: cluster.phase() == "Failed", unwanted="Restarting")
+    status = cluster.status()
+    assert (status["attempt"], status["lastFailure"]["exitCode"]) == (1, 2)
+    failed = next(condition for condition in status["conditions"] if condition["type"] == "Failed")
+    assert failed["reason"] == "WrongInput"
+    assert "InvalidInput: the cause" in failed["message"]
