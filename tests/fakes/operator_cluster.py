@@ -112,7 +112,7 @@ class Cluster:
 
 
 async def until(
-    condition: Callable[[], Awaitable[Any]], operator: OperatorProcess | None = None, timeout_s: float = 30.0
+    condition: Callable[[], Awaitable[Any]], operator: OperatorProcess | None = None, timeout_s: float = 90.0
 ) -> Any:
     """What the condition gives once it is true."""
     try:

@@ -146,12 +146,12 @@ async def test_a_region_whose_agent_stays_away_ends_the_promotion(tmp_path: Path
     agent = client(topology)
     with no_servers_left(topology):
         async with running_gateway(topology, "home"), running_agent(topology, "home"):
-            order = make_order(release, ["home", "away"], step_timeout_s=6.0)
+            order = make_order(release, ["home", "away"], step_timeout_s=15.0)
             await agent.put_promotion("p-1", order)
             promotion = await finished(agent, "p-1")
             await settled(agent)
             assert server_names(topology, "home") == []
     assert promotion["state"] == "rolled_back"
-    assert "away did not answer for 6 s" in promotion["reason"]
+    assert "away did not answer for 15 s" in promotion["reason"]
     assert "away did not answer and is taken back when it does" in promotion["reason"]
     assert part(promotion, "home")["state"] == "rolled_back"

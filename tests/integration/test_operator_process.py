@@ -69,7 +69,8 @@ async def test_a_failed_worker_restarts_the_whole_group(cluster: Cluster, operat
 
     await until(replaced, operator)
     second = await running(cluster, operator, number=2)
-    await cluster.set_pod(second[0], "Failed", 1)
+    for pod in second:
+        await cluster.set_pod(pod, "Failed", 1)
     await reach(cluster, "Failed", operator)
     status = await cluster.status("trainingjobs", "digits")
     assert (status["attempt"], status["lastFailure"]["exitCode"]) == (2, 1)

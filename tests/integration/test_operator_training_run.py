@@ -60,7 +60,7 @@ class Cluster:
         found = self.server.objects("pods", labels={"flightpath.dev/owner": "tj.digits"})
         return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in found}
 
-    async def until(self, condition: Callable[[], Any], unwanted: str = "Failed", timeout_s: float = 100.0) -> Any:
+    async def until(self, condition: Callable[[], Any], unwanted: str = "Failed", timeout_s: float = 200.0) -> Any:
         try:
             async with asyncio.timeout(timeout_s):
                 while not (found := condition()):
