@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -126,8 +127,10 @@ async def test_a_killed_worker_restarts_the_group_which_resumes_and_succeeds(clu
     cluster.server.create(job(cluster, dataset, TORCHRUN, workers=2, restart={"backoffSeconds": 0}))
     first = await cluster.until(lambda: (cluster.status().get("progress") or {}).get("step"))
     await cluster.until(lambda: cluster.step() > 2 * EVERY)
+    killed_at = time.monotonic()
     cluster.kubelet.kill("digits-a1-w1")
     await cluster.until(lambda: cluster.phase() == "Succeeded")
+    since_the_kill = time.monotonic() - killed_at
     status, reports = cluster.status(), cluster.reports()
     before = [report["step"] for report in reports if report["resumed_from_step"] is None]
     resumed_from = reports[-1]["resumed_from_step"]
@@ -135,7 +138,8 @@ async def test_a_killed_worker_restarts_the_group_which_resumes_and_succeeds(clu
     assert (restart["cause"], restart["resumedFromStep"]) == ("WorkerFailed", resumed_from)
     assert 2 * EVERY <= resumed_from <= max(before) < STEPS
     assert restart["lostSteps"] == max(before) - resumed_from
-    assert 0 < restart["lostSeconds"] < 100
+    # Kubernetes tells the ends of containers to the second.
+    assert 0 < restart["lostSeconds"] < since_the_kill + 1
     assert status["lastFailure"]["worker"].startswith("digits-a1-w")
     assert first < status["progress"]["step"] == status["checkpoint"]["step"] == STEPS
     assert (status["attempt"], status["checkpoint"].get("skipped", [])) == (2, [])
