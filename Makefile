@@ -10,7 +10,7 @@ ARGS ?=
 $(READY): pyproject.toml constraints.txt .ci/setup .ci/overrides.txt
 	@./.ci/setup
 
-.PHONY: help setup demo down status test scan test-cluster test-e2e test-e2e-clouds check bench bench-gateway bench-llm bench-rollback bench-operator bench-terraform constraints clean
+.PHONY: help setup demo down status test scan test-cluster test-e2e test-e2e-clouds check bench bench-gateway bench-llm bench-rollback bench-operator bench-terraform knobs constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,11 +35,12 @@ test-e2e: $(READY) ## the long chains: training, release, regions, kills
 test-e2e-clouds: $(READY) ## the long chains of clusters and clouds: Terraform against moto, Prometheus, PostgreSQL
 	@.ci/e2e clouds $(ARGS)
 
-check: $(READY) ## format, lint, types, layers, Terraform's format
+check: $(READY) ## format, lint, types, layers, tables of knobs, Terraform's format
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+	@$(PY) .ci/knobs.py --check
 	@if command -v terraform >/dev/null; then terraform fmt -check -recursive infra; \
 	  else echo "terraform fmt: not checked, there is no terraform on this machine"; fi
 
@@ -70,6 +71,9 @@ bench-operator: $(READY) ## the operator against Kopf's standard handlers and ba
 
 bench-terraform: $(READY) ## the Terraform driver against Terraform's own commands, and a region's plan
 	@$(PY) -m tests.bench.bench_terraform
+
+knobs: ## the tables of knobs in docs/api.md, from the code
+	@python3 .ci/knobs.py
 
 constraints: $(READY) ## resolve constraints.txt anew
 	@.ci/constraints

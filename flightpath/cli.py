@@ -1,4 +1,4 @@
-"""The command line: `flightpath up | down | status | demo`."""
+"""The command line: `flightpath up | down | status | demo | promotions`."""
 
 import asyncio
 import signal
@@ -10,10 +10,12 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from flightpath import promotions
 from serving.errors import FlightpathError
 from serving.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(promotions.app, name="promotions")
 
 
 def _run(action: Callable[[], object]) -> None:
@@ -70,7 +72,9 @@ def demo(
     rate: Annotated[
         float, typer.Option(min=0, max=500, help="requests per second and region; 0: 40 images, 0.5 texts")
     ] = 0.0,
-    policy: Annotated[str, typer.Option(help="PromotionPolicy as JSON or a file of it")] = "",
+    policy: Annotated[
+        str, typer.Option(help="PromotionPolicy as JSON, a file of it, or few-users | language-models | replays")
+    ] = "",
 ) -> None:
     """Release the next version to three local regions under real traffic."""
     from flightpath.local.demo import DemoOptions, run_demo
@@ -87,4 +91,8 @@ def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
 
 def main() -> None:
     """Entry of the `flightpath` script."""
-    app()
+    try:
+        app()
+    except FlightpathError as error:
+        print(f"flightpath: {error}", file=sys.stderr)
+        raise SystemExit(1) from error

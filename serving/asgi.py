@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from serving.errors import FlightpathError, InvalidInput, TimedOut, TooLarge
+from serving.errors import FlightpathError, InvalidInput, Overloaded, TimedOut, TooLarge
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -21,6 +21,8 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 ABORT = "flightpath.abort"
 """Key in a scope: a function that resets the connection."""
+CLIENT_LEFT = "flightpath.client_left"
+"""Key in a scope: a function that says whether the connection is closed."""
 _JSON = (b"content-type", b"application/json")
 
 
@@ -83,6 +85,12 @@ def abort(scope: Scope) -> None:
         reset()
 
 
+def client_left(scope: Scope) -> bool:
+    """Whether the client closed its connection, as far as is known; only `WebServer` can tell."""
+    left: Callable[[], bool] | None = scope.get(CLIENT_LEFT)
+    return left is not None and left()
+
+
 async def respond(
     send: Send, status: int, body: bytes, *, headers: Headers = (), content_type: bytes | None = None
 ) -> None:
@@ -99,5 +107,12 @@ async def respond_json(send: Send, status: int, value: Any, *, headers: Headers 
 
 async def respond_error(send: Send, error: FlightpathError, *, headers: Headers = ()) -> None:
     """The error's own status and body; a retryable one also says when to come back."""
-    extra = [(b"retry-after", b"1")] if error.http_status == 503 else []
-    await respond(send, error.http_status, to_json(error.to_json()), headers=[*headers, *extra])
+    await respond(send, error.http_status, to_json(error.to_json()), headers=[*headers, *retry_after(error)])
+
+
+def retry_after(error: FlightpathError) -> list[tuple[bytes, bytes]]:
+    """The header that says when to come back: as an overloaded server gave it, else after a second."""
+    given = error.retry_after if isinstance(error, Overloaded) else None
+    if given is None and error.http_status != 503:
+        return []
+    return [(b"retry-after", (given or "1").encode())]

@@ -49,7 +49,11 @@ class TokenFolder:
             raise NotFound(
                 "token file is missing", got=str(self.path(role)), expected="a state root made by `flightpath up`"
             ) from missing
-        return text.strip().removeprefix(_PREFIX)
+        token = text.removeprefix(_PREFIX).strip()
+        if not token:
+            # An empty token would open the door to whoever brings none.
+            raise NotFound("token file holds no token", got=str(self.path(role)), expected=f"{_PREFIX}<token>")
+        return token
 
 
 def _create_once(path: Path, content: bytes) -> None:
@@ -65,6 +69,24 @@ def _create_once(path: Path, content: bytes) -> None:
     finally:
         temporary.unlink()
     sync_folder(path.parent)
+
+
+def hop_credential(peer_token: str) -> str:
+    """What gateways and agents show one another in `x-flightpath-credential`.
+
+    Derived, so that a gateway never sends the peers' token itself to another region's address.
+    """
+    return hmac.new(peer_token.encode(), b"flightpath gateway hop v1", hashlib.sha256).hexdigest()
+
+
+def ensure_secret(path: Path) -> bytes:
+    """32 random bytes kept in `path` with mode 0600, made on first use; processes that race agree on one secret."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _create_once(path, secrets.token_bytes(32))
+    secret = path.read_bytes()
+    if len(secret) != 32:
+        raise InvalidInput(f"{path} holds no key", got=f"{len(secret)} bytes", expected="32 bytes; remove it")
+    return secret
 
 
 def same_token(given: str, expected: str) -> bool:

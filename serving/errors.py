@@ -3,7 +3,8 @@
     FlightpathError
     ├── PermanentError          trying again cannot help
     │   ├── InvalidInput        a user's value is wrong (HTTP 400)
-    │   │   └── TooLarge        a body exceeds its bound (HTTP 413)
+    │   │   ├── TooLarge        a body exceeds its bound (HTTP 413)
+    │   │   └── Unprocessable   a value is well-formed, and the model cannot take it (HTTP 422)
     │   ├── NotFound            a named thing is not there (HTTP 404)
     │   ├── Conflict            the same id with another content, a lock held by another (HTTP 409)
     │   ├── Unauthorized        no credential, or a wrong one (HTTP 401)
@@ -11,6 +12,9 @@
     │   └── UntrustedBundle     no attestation, or one that no trusted key signed (HTTP 422)
     └── RetryableError          the same call may succeed later (HTTP 503)
         ├── Unreachable         nobody answered at an address
+        │   └── NotConnected    nobody took the connection: the request went nowhere
+        ├── Overloaded          whoever was asked has no room now (HTTP 503)
+        │   └── RateLimited     the same, told as a rate (HTTP 429)
         ├── BadUpstream         whoever answered behind us failed or answered rubbish (HTTP 502)
         └── TimedOut            the answer did not come in time (HTTP 504)
 
@@ -72,6 +76,11 @@ class TooLarge(InvalidInput):
     http_status = 413
 
 
+class Unprocessable(InvalidInput):
+    code = "unprocessable"
+    http_status = 422
+
+
 class NotFound(PermanentError):
     code = "not_found"
     http_status = 404
@@ -101,10 +110,33 @@ class RetryableError(FlightpathError):
     code = "unavailable"
     http_status = 503
     retryable = True
+    servers: int = 1
+    """Model servers that had the request before this was raised; another region's gateway may tell 0 or 2."""
 
 
 class Unreachable(RetryableError):
     code = "unreachable"
+
+
+class NotConnected(Unreachable):
+    code = "not_connected"
+    servers = 0
+
+
+class Overloaded(RetryableError):
+    code = "overloaded"
+
+    def __init__(
+        self, what: str, *, got: object = None, expected: object = None, retry_after: str | None = None
+    ) -> None:
+        super().__init__(what, got=got, expected=expected)
+        self.retry_after = retry_after
+        """The header's value as whoever is overloaded gave it."""
+
+
+class RateLimited(Overloaded):
+    code = "rate_limited"
+    http_status = 429
 
 
 class BadUpstream(RetryableError):

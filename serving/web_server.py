@@ -18,7 +18,7 @@ import uvloop
 from pydantic_core import to_json
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serving.asgi import ABORT, App, Message, Receive, Scope, Send
+from serving.asgi import ABORT, CLIENT_LEFT, App, Message, Receive, Scope, Send
 from serving.errors import TooLarge
 
 _BACKLOG = 2048
@@ -59,6 +59,7 @@ class BoundedHeadProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
+        self.scope[CLIENT_LEFT] = self.transport.is_closing  # type: ignore[literal-required]
         self._in_head = True
 
     def on_headers_complete(self) -> None:

@@ -6,7 +6,7 @@ from tasks.artifacts import BundleRef, ReleasePlan
 from tasks.intake.task import take_in_model
 from tasks.promotion.outcome import PromotionOutcome
 from tasks.promotion.policy import PromotionPolicy
-from tasks.promotion.task import promote_release, require_live
+from tasks.promotion.task import promote_release, require_live, retry_promotion
 
 
 @workflow
@@ -37,3 +37,9 @@ def promote(
         make_golden=make_golden,
     )
     return require_live(outcome=promote_release(plan=taken.plan, bundle=taken.bundle, policy=policy))
+
+
+@workflow
+def retry(promotion_id: str) -> PromotionOutcome:
+    """Promote once more what was taken back, with neither a training nor a new release."""
+    return require_live(outcome=retry_promotion(promotion_id=promotion_id))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 
 from flightpath.local import regions, traffic
+from flightpath.local.demo_policy import demo_policy
 from flightpath.local.questions import example_body
 from flightpath.local.release_process import ReleaseOrder, ReleaseProcess
 from flightpath.local.state import StateRoot, running_code
@@ -44,7 +45,7 @@ class DemoOptions:
     rate_per_s: float = 0.0
     """Requests per second that the users of each region send; 0: 40 for images, 0.5 for text."""
     policy: str = ""
-    """PromotionPolicy as JSON, or a path to it."""
+    """PromotionPolicy as JSON, a path to it or a preset's name; empty: the demo's own (demo_policy.py)."""
 
 
 def run_demo(settings: Settings, options: DemoOptions, console: Console) -> None:
@@ -85,7 +86,7 @@ def _order(recipe_name: str, options: DemoOptions, settings: Settings, store: Ar
         release_id=options.release_id or f"{recipe.name}-{number}",
         seed=number if options.seed is None else options.seed,
         regions=_regions(recipe, options, settings),
-        policy=options.policy,
+        policy=options.policy or json.dumps(demo_policy(recipe.engine).to_json()),
         rate_per_s=options.rate_per_s,
     )
 

@@ -87,7 +87,9 @@ class ImageQuestions:
                 raise Unanswered(f"HTTP {response.status}")
             headers, answer = response.headers, await response.json()
         label = int(self._labels[index])
-        await self._tell_truth(http, gateway_url, headers.get("x-request-id", ""), label)
+        token = headers.get("x-flightpath-feedback") or answer.get("feedback_token")
+        if token:
+            await self._tell_truth(http, gateway_url, token, label)
         return Answer(version=headers.get("x-flightpath-version", "unknown"), correct=_class_of(answer) == label)
 
     def _request(self, image: NDArray[Any], *, by_predict: bool) -> tuple[str, dict[str, object]]:
@@ -96,10 +98,10 @@ class ImageQuestions:
         tensor = {"name": "images", "shape": list(image.shape), "datatype": "FP32", "data": image.ravel().tolist()}
         return f"/v2/models/{self._model}/infer", {"inputs": [tensor]}
 
-    async def _tell_truth(self, http: aiohttp.ClientSession, gateway_url: str, request_id: str, label: int) -> None:
+    async def _tell_truth(self, http: aiohttp.ClientSession, gateway_url: str, token: str, label: int) -> None:
         """Feedback is a courtesy to the gateway: its loss is no failed request."""
         try:
-            body = {"request_id": request_id, "labels": [label]}
+            body = {"token": token, "labels": [label]}
             async with http.post(f"{gateway_url}/v1/feedback", json=body) as response:
                 await response.read()
         except (aiohttp.ClientError, TimeoutError):

@@ -17,7 +17,7 @@ from pydantic_core import to_json
 from serving.asgi import parse_json_object
 from serving.bundle import TensorSpec
 from serving.engines.engine import Tensor, Tensors
-from serving.errors import InvalidInput, PermanentError
+from serving.errors import InvalidInput, PermanentError, Unprocessable
 
 DATATYPES: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
     {
@@ -162,7 +162,7 @@ def _reshape(array: Tensor, shape: list[int], spec: TensorSpec) -> Tensor:
 
 
 def encode_infer_response(*, request: InferRequest, model: str, version: str, outputs: Tensors) -> bytes:
-    """The response body. A non-finite output is the model's failure: JSON cannot carry it."""
+    """The response body. Unprocessable if an output is not finite: inputs are, so these made the model overflow."""
     return to_json(
         {
             **({} if request.id is None else {"id": request.id}),
@@ -175,7 +175,11 @@ def encode_infer_response(*, request: InferRequest, model: str, version: str, ou
 
 def _encode_tensor(name: str, tensor: Tensor) -> dict[str, Any]:
     if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
-        raise PermanentError(f"output {name} is not finite", got="inf or nan", expected="finite values")
+        raise Unprocessable(
+            f"input makes the model overflow: output {name} is not finite",
+            got="nan" if np.isnan(tensor).any() else "inf",
+            expected="inputs with finite outputs",
+        )
     return {
         "name": name,
         "shape": list(tensor.shape),

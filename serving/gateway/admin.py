@@ -1,15 +1,16 @@
-"""The admin API: the region's agent sets routes and reads counters. Bearer token of role `gateway`."""
+"""The admin API: the region's agent sets routes, reads counters and takes pairs. Bearer token of role `gateway`."""
 
 from typing import Any
+from urllib.parse import parse_qs
 
 from serving.asgi import Receive, Scope, Send, header, parse_json_object, read_body, respond_json
 from serving.credentials import TokenFolder, bearer, same_token
-from serving.errors import NotFound, RetryableError, Unauthorized
-from serving.gateway.ejection import Ejection
-from serving.gateway.ledger import Ledger
+from serving.errors import InvalidInput, NotFound, RetryableError, Unauthorized
+from serving.gateway.attempts import Books
+from serving.gateway.completion_mirror import PairStore
 from serving.gateway.predict import ModelSignatures
 from serving.gateway.route_table import RouteTable
-from serving.gateway.routing import Route, parse_route
+from serving.routes import Route, parse_route
 
 PREFIX = "/admin/v1/"
 _MAX_BODY_BYTES = 1024 * 1024
@@ -22,14 +23,14 @@ class Admin:
     def __init__(
         self,
         table: RouteTable,
-        ledger: Ledger,
-        ejection: Ejection,
+        books: Books,
+        pairs: PairStore,
         signatures: ModelSignatures,
         tokens: TokenFolder,
     ) -> None:
         self._table = table
-        self._ledger = ledger
-        self._ejection = ejection
+        self._books = books
+        self._pairs = pairs
         self._signatures = signatures
         self._tokens = tokens
         self._frozen = False
@@ -50,6 +51,10 @@ class Admin:
             await self._delete(model, send)
         elif call == ("GET", "stats", True):
             await respond_json(send, 200, self._stats(self._table.find(model).route))
+        elif call == ("GET", "pairs", True):
+            self._table.find(model)
+            read = self._pairs.read(model, after=_read_after(scope))
+            await respond_json(send, 200, {"boot_id": self._books.ledger.boot_id, **read})
         else:
             raise NotFound("no such admin call", got=f"{scope['method']} {scope['path']}", expected="see docs/api.md")
 
@@ -64,8 +69,8 @@ class Admin:
             raise RetryableError("this gateway is being replaced", expected="the same call to its successor")
 
     def _stats(self, route: Route) -> dict[str, Any]:
-        document = self._ledger.to_json(route.model, routed=[backend.id for backend in route.backends])
-        ejected = {backend.id for backend in route.backends if self._ejection.ejected(route.model, backend)}
+        document = self._books.ledger.to_json(route.model, routed=[backend.id for backend in route.backends])
+        ejected = self._books.ejection.avoided(route.model, route.backends)
         for backend_id, counters in document["backends"].items():
             counters["ejected"] = backend_id in ejected
         return document
@@ -76,14 +81,22 @@ class Admin:
         self._refuse_while_frozen()
         await self._table.put(route)
         self._signatures.retain(model, route.backends)
-        self._ejection.retain(model, route.backends)
-        self._ledger.retain(model, {backend.id for backend in route.backends})
+        self._books.ejection.retain(model, route.backends)
+        self._books.ledger.retain(model, {backend.id for backend in route.backends})
         await respond_json(send, 200, route.to_json())
 
     async def _delete(self, model: str, send: Send) -> None:
         self._refuse_while_frozen()
         await self._table.delete(model)
         self._signatures.retain(model, [])
-        self._ejection.retain(model, [])
-        self._ledger.forget(model)
+        self._pairs.forget(model)
+        self._books.forget(model)
         await respond_json(send, 200, {"model": model, "deleted": True})
+
+
+def _read_after(scope: Scope) -> int:
+    """`?after=N`, 0 without it."""
+    given = parse_qs(scope["query_string"].decode("latin-1")).get("after", ["0"])[-1]
+    if not (given.isascii() and given.isdigit() and len(given) <= 15):
+        raise InvalidInput("after is malformed", got=given, expected="the seq of a pair")
+    return int(given)

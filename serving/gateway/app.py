@@ -22,15 +22,21 @@ from serving.gateway.admin import Admin
 from serving.gateway.admission import Admission
 from serving.gateway.attempts import Books, FailOver
 from serving.gateway.completion_calls import BodyLimits, CompletionCalls
+from serving.gateway.completion_mirror import CompletionMirror, CompletionMirrorLimits, PairStore
 from serving.gateway.ejection import Ejection, EjectionLimits
 from serving.gateway.endpoints import Gateway, GatewayLimits
-from serving.gateway.feedback import FeedbackLimits, FeedbackMemory
+from serving.gateway.feedback import USED_FILE, FeedbackLimits, TokenSigner, UsedTokens
+from serving.gateway.feedback_calls import FeedbackCalls
 from serving.gateway.handover import HandoverServer, inherit_or_bind
 from serving.gateway.inference import Inference
+from serving.gateway.lateness import Lateness, LatenessLimits
 from serving.gateway.ledger import Ledger
 from serving.gateway.metrics import GatewayMetrics
-from serving.gateway.mirror import Mirror, MirrorLimits
+from serving.gateway.mirror import MirrorLimits, MirrorQueue
+from serving.gateway.pairing import Pairing
+from serving.gateway.peers import Peers
 from serving.gateway.predict import ModelSignatures
+from serving.gateway.retries import RetryBudgets, RetryLimits
 from serving.gateway.route_table import ROUTES_FILE, RouteTable
 from serving.gateway.streaming import StreamLimits
 from serving.gateway.upstream import Upstream, UpstreamLimits
@@ -49,7 +55,10 @@ class GatewayConfig:
     upstream: UpstreamLimits = field(default_factory=UpstreamLimits)
     feedback: FeedbackLimits = field(default_factory=FeedbackLimits)
     mirror: MirrorLimits = field(default_factory=MirrorLimits)
+    completion_mirror: CompletionMirrorLimits = field(default_factory=CompletionMirrorLimits)
     ejection: EjectionLimits = field(default_factory=EjectionLimits)
+    lateness: LatenessLimits = field(default_factory=LatenessLimits)
+    retries: RetryLimits = field(default_factory=RetryLimits)
     streams: StreamLimits = field(default_factory=StreamLimits)
     server: ServerLimits = field(default_factory=ServerLimits)
     deadline_s: float = 60.0
@@ -83,40 +92,64 @@ class Assembled:
 @asynccontextmanager
 async def assemble(config: GatewayConfig) -> AsyncIterator[Assembled]:
     """Build the application over its connection pools and workers, with the saved routes in force."""
-    region, ledger = config.region.name, Ledger()
-    metrics = GatewayMetrics(region=region)
-    memory = FeedbackMemory(config.feedback, time.monotonic)
-    table = RouteTable(config.region.state_folder / ROUTES_FILE)
+    region, folder = config.region.name, config.region.state_folder
+    books = _open_books(config)
+    table, peers = RouteTable(folder / ROUTES_FILE), Peers(config.tokens, region=region)
+    signer = TokenSigner.ensure(folder, config.feedback)
+    used, pairs = UsedTokens(folder / USED_FILE, config.feedback), PairStore(config.completion_mirror)
+    pairing = Pairing(books.ledger, config.feedback, time.monotonic)
+    admission = Admission(max_in_flight=config.limits.max_in_flight)
     routes_were_read = _load(table)
-    async with Upstream(config.upstream) as upstream, Mirror(upstream, ledger, metrics, config.mirror) as mirror:
-        signatures, admission = ModelSignatures(upstream), Admission(max_in_flight=config.limits.max_in_flight)
-        ejection = Ejection(config.ejection, time.monotonic)
-        books = Books(ledger, metrics, ejection)
-        admin = Admin(table, ledger, ejection, signatures, config.tokens)
+    async with (
+        Upstream(config.upstream) as upstream,
+        MirrorQueue(upstream, books.ledger, books.metrics, books.lateness, pairing, config.mirror) as mirror,
+        CompletionMirror(upstream, books.metrics, pairs, config.completion_mirror) as completion_mirror,
+        FeedbackCalls(table, signer, used, books.ledger, pairing) as feedback,
+    ):
+        signatures = ModelSignatures(upstream, books)
+        admin = Admin(table, books, pairs, signatures, config.tokens)
+        fail_over = FailOver(books, lives=upstream.lives, deadline_s=config.deadline_s)
+        completion_fail_over = FailOver(books, lives=upstream.lives, deadline_s=config.completion_deadline_s)
         gateway = Gateway(
             region=region,
+            peers=peers,
             table=table,
-            inference=Inference(upstream, FailOver(books, deadline_s=config.deadline_s), memory, mirror),
+            inference=Inference(upstream, fail_over, signer, mirror),
             completions=CompletionCalls(
+                peers=peers,
                 table=table,
                 upstream=upstream,
-                fail_over=FailOver(books, deadline_s=config.completion_deadline_s),
-                metrics=metrics,
+                fail_over=completion_fail_over,
+                mirror=completion_mirror,
+                metrics=books.metrics,
                 admission=admission,
                 body=BodyLimits(max_bytes=config.limits.max_body_bytes, timeout_s=config.limits.body_timeout_s),
                 streams=config.streams,
             ),
-            ejection=ejection,
             admission=admission,
             signatures=signatures,
-            memory=memory,
-            ledger=ledger,
-            metrics=metrics,
+            feedback=feedback,
+            books=books,
             admin=admin,
             limits=config.limits,
         )
         gateway.ready = routes_were_read
-        yield Assembled(gateway, admin)
+        try:
+            yield Assembled(gateway, admin)
+        finally:
+            await fail_over.close()
+            await completion_fail_over.close()
+
+
+def _open_books(config: GatewayConfig) -> Books:
+    ledger = Ledger()
+    return Books(
+        ledger=ledger,
+        metrics=GatewayMetrics(region=config.region.name, endings=ledger.endings),
+        ejection=Ejection(config.ejection, time.monotonic),
+        lateness=Lateness(config.lateness),
+        retries=RetryBudgets(config.retries, time.monotonic),
+    )
 
 
 def _load(table: RouteTable) -> bool:

@@ -1,6 +1,6 @@
 """`/v1/chat/completions` and `/v1/completions`: language models over the same routes as every other request.
 
-A client that leaves ends its request at the model server at once and is charged to nobody. A stream that breaks
+A client that leaves ends its request at the model server at once. A stream that breaks
 off after its first token ends with one error event and without `[DONE]`: it cannot look like an answer.
 """
 
@@ -13,11 +13,12 @@ from typing import Any, Final, TypeVar
 
 from pydantic_core import to_json
 
-from serving.asgi import Headers, Receive, Scope, Send, abort, read_body, respond
+from serving.asgi import Receive, Scope, Send, abort, read_body, respond, retry_after
 from serving.errors import FlightpathError, NotFound
 from serving.gateway.admission import Admission
-from serving.gateway.attempts import Attempt, FailOver
-from serving.gateway.calls import Call, Origin, origin_of, read_call, response_headers
+from serving.gateway.attempts import LEFT, Attempt, FailOver
+from serving.gateway.calls import Call, Origin, error_headers, origin_of, read_call, response_headers
+from serving.gateway.completion_mirror import CompletionMirror
 from serving.gateway.completions import (
     CompletionRequest,
     StreamJudge,
@@ -26,11 +27,14 @@ from serving.gateway.completions import (
     judge_answer,
     parse_request,
 )
+from serving.gateway.lateness import Kind
 from serving.gateway.metrics import GatewayMetrics
+from serving.gateway.peers import Peers
 from serving.gateway.route_table import RouteTable
 from serving.gateway.sse import CONTENT_TYPE, encode_event
 from serving.gateway.streaming import ClientTooSlow, CompletionStream, Refused, StreamLimits
-from serving.gateway.upstream import Answer, Upstream
+from serving.gateway.upstream import Answer, Upstream, refusal_body
+from serving.routes import Route
 
 T = TypeVar("T")
 
@@ -73,6 +77,8 @@ class _Begun:
     attempt: Attempt
     origin: Origin
     first_token_s: float
+    repeat: Callable[[], None]
+    """Has a whole answer's request mirrored."""
 
 
 class CompletionCalls:
@@ -81,18 +87,22 @@ class CompletionCalls:
     def __init__(
         self,
         *,
+        peers: Peers,
         table: RouteTable,
         upstream: Upstream,
         fail_over: FailOver,
+        mirror: CompletionMirror,
         metrics: GatewayMetrics,
         admission: Admission,
         body: BodyLimits,
         streams: StreamLimits,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        self._peers = peers
         self._table = table
         self._upstream = upstream
         self._fail_over = fail_over
+        self._mirror = mirror
         self._metrics = metrics
         self._admission = admission
         self._body = body
@@ -100,7 +110,7 @@ class CompletionCalls:
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = read_call(scope)
+        call = read_call(scope, self._peers)
         with self._admission.enter():
             try:
                 await self._answer(scope, receive, send, call)
@@ -117,9 +127,10 @@ class CompletionCalls:
             request = parse_request(scope["path"], body)
             in_force = self._table.find(request.model)
             model = request.model
-            work = self._complete if not request.stream else self._begin
+            work, kind = (self._begin, Kind.FIRST_TOKEN) if request.stream else (self._complete, Kind.COMPLETION)
+            route = in_force.route
             answered = await unless_client_leaves(
-                receive, self._fail_over.run(in_force, call, lambda attempt: work(attempt, request, call))
+                receive, self._fail_over.run(in_force, call, kind, lambda attempt: work(attempt, request, call, route))
             )
         except ClientLeft:
             self._metrics.count_request(model, "", CLIENT_LEFT)
@@ -135,18 +146,21 @@ class CompletionCalls:
 
     # One attempt
 
-    async def _complete(self, attempt: Attempt, request: CompletionRequest, call: Call) -> "_Whole | _Begun":
-        backend = attempt.backend
-        answer = await self._upstream.complete(backend, request.path, request.body, call.headers_for(backend))
+    async def _complete(
+        self, attempt: Attempt, request: CompletionRequest, call: Call, route: Route
+    ) -> "_Whole | _Begun":
+        backend, headers = attempt.backend, call.headers_for(attempt.backend)
+        answer = await self._upstream.complete(backend, request.path, request.body, headers, timeout_s=attempt.bound_s)
         if answer.status != 200:
             return _refusal(attempt, answer)
         usage = judge_answer(answer.body)
-        attempt.succeeded()
+        attempt.answered()
+        self._mirror.consider(route, backend, request.path, request.body, call)
         return _Whole(200, answer.body, origin_of(backend, answer.headers), usage)
 
-    async def _begin(self, attempt: Attempt, request: CompletionRequest, call: Call) -> "_Whole | _Begun":
+    async def _begin(self, attempt: Attempt, request: CompletionRequest, call: Call, route: Route) -> "_Whole | _Begun":
         backend, started = attempt.backend, self._clock()
-        headers, timeout_s = call.headers_for(backend), self._streams.first_token_s
+        headers, timeout_s = call.headers_for(backend), min(attempt.bound_s, self._streams.first_token_s)
         opened = await self._upstream.stream(backend, request.path, request.body, headers, timeout_s=timeout_s)
         if isinstance(opened, Answer):
             return _refusal(attempt, opened)
@@ -162,7 +176,11 @@ class CompletionCalls:
             await stream.close()
             attempt.refused()
             return _Whole(refused.status, refused.body, origin)
-        return _Begun(stream, judge, attempt, origin, attempt.first_token())
+
+        def repeat() -> None:
+            self._mirror.consider(route, backend, request.path, request.body, call)
+
+        return _Begun(stream, judge, attempt, origin, attempt.first_token(), repeat)
 
     # The answer
 
@@ -192,7 +210,8 @@ class CompletionCalls:
             else:
                 await self._end_body(scope, send, last)
         finally:
-            begun.attempt.abandoned()
+            # Nothing to do after any of the ends above: the gateway itself ended the relay.
+            begun.attempt.unknown()
             await begun.stream.close()
 
     async def _relay_events(self, receive: Receive, send: Send, begun: _Begun) -> tuple[int, bytes]:
@@ -209,7 +228,8 @@ class CompletionCalls:
             return CLIENT_LEFT, b""
         finally:
             self._count_tokens(attempt.model, version, begun.judge.usage)
-        attempt.succeeded()
+        attempt.answered()
+        begun.repeat()
         return 200, b""
 
     async def _end_body(self, scope: Scope, send: Send, last: bytes) -> None:
@@ -225,9 +245,9 @@ class CompletionCalls:
 
 
 def _refusal(attempt: Attempt, answer: Answer) -> _Whole:
-    """The model server's 4xx, which is the user's."""
+    """What the model server says of a request that is wrong."""
     attempt.refused()
-    return _Whole(answer.status, answer.body, origin_of(attempt.backend, answer.headers))
+    return _Whole(answer.status, refusal_body(answer, error_document), origin_of(attempt.backend, answer.headers))
 
 
 def _body_sender(send: Send) -> Callable[[bytes], Coroutine[Any, Any, None]]:
@@ -244,10 +264,13 @@ async def unless_client_leaves(receive: Receive, work: Coroutine[Any, Any, T]) -
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
+        working.cancel(LEFT)
         raise ClientLeft
     finally:
-        for task in (working, leaving):
-            task.cancel()
+        leaving.cancel()
+        # No message of its own: one that was given before must reach the attempt.
+        if not working.cancelling():
+            working.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(working, leaving, return_exceptions=True)
 
@@ -259,7 +282,5 @@ async def _until_client_leaves(receive: Receive) -> None:
 
 async def respond_openai_error(send: Send, error: FlightpathError, call: Call) -> None:
     """The error's status, with a body that OpenAI's clients and ours can read."""
-    headers: Headers = [(b"x-request-id", call.request_id.encode())]
-    if error.http_status == 503:
-        headers = [*headers, (b"retry-after", b"1")]
+    headers = [*error_headers(call), *retry_after(error)]
     await respond(send, error.http_status, to_json(error_document(error)), headers=headers)

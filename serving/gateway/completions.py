@@ -1,7 +1,7 @@
 """OpenAI's completion APIs, read no further than a gateway must: what is asked, and whether an answer ended well.
 
 Model servers say 200 and `[DONE]` to streams that were overloaded, aborted or lost their engine. So an
-answer counts only if every choice in it ended for a reason that means an end. Pure: no clock, no socket.
+answer counts only if every choice in it ended for a reason that means an end (`blame.py`). Pure: no clock, no socket.
 """
 
 import json
@@ -13,14 +13,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from serving.asgi import parse_json_object
-from serving.errors import BadUpstream, FlightpathError, InvalidInput
+from serving.errors import BadUpstream, FlightpathError, InvalidInput, Overloaded
+from serving.gateway import blame
+from serving.gateway.blame import Api
 from serving.gateway.sse import DONE, Event
 
 PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
-BELIEVED_ENDINGS: Final = frozenset({"stop", "length", "tool_calls", "function_call", "content_filter"})
-"""vLLM also ends with abort (SIGTERM), error and repetition: answers that are not whole."""
-_CLIENT_ERRORS: Final = frozenset({400, 413, 422})
-"""Statuses that blame the request; 401, 404, 408 and 429 tell of the server."""
+_MOST_TOKENS: Final = 1_000_000_000
+"""Of one answer; a larger usage makes no sense."""
 
 
 class _Asked(BaseModel):
@@ -54,7 +54,7 @@ def parse_request(path: str, body: bytes) -> CompletionRequest:
     stream = bool(asked.stream)
     usage_wanted = bool((asked.stream_options or {}).get("include_usage"))
     if stream and not usage_wanted:
-        body = _ask_for_usage(body, asked.stream_options)
+        body = _ask_for_usage(body, asked)
     return CompletionRequest(path=path, model=asked.model, stream=stream, usage_wanted=usage_wanted, body=body)
 
 
@@ -66,17 +66,18 @@ def _malformed(wrong: ValidationError) -> InvalidInput:
     )
 
 
-def _ask_for_usage(body: bytes, options: dict[str, Any] | None) -> bytes:
+def _ask_for_usage(body: bytes, asked: _Asked) -> bytes:
     """The body with `stream_options.include_usage`.
 
     Put in front, so that the client's bytes stay as they are. Only a client that sent stream_options of its own
     gets its body written anew: every value stays, the spacing does not.
     """
-    if options is None and b'"stream_options"' not in body:
+    # Asked of what was read, not of the bytes: a key may be spelled with escapes, and the last one of a name counts.
+    if "stream_options" not in asked.model_fields_set:
         opening = body.index(b"{") + 1
         return body[:opening] + b'"stream_options":{"include_usage":true},' + body[opening:]
     document = parse_json_object(body)
-    document["stream_options"] = {**(options or {}), "include_usage": True}
+    document["stream_options"] = {**(asked.stream_options or {}), "include_usage": True}
     return json.dumps(document, separators=(",", ":")).encode()
 
 
@@ -94,7 +95,7 @@ def read_usage(document: dict[str, Any]) -> Usage | None:
     if not isinstance(usage, dict):
         return None
     counted = [usage.get("prompt_tokens"), usage.get("completion_tokens", 0)]
-    if not all(type(count) is int and count >= 0 for count in counted):
+    if not all(type(count) is int and 0 <= count <= _MOST_TOKENS for count in counted):
         return None
     return Usage(*counted)
 
@@ -105,7 +106,7 @@ def judge_answer(body: bytes) -> Usage | None:
     if not (choices := list(_choices(document))):
         raise BadUpstream("answer has no choices", got=body[:80], expected="at least one")
     for choice in choices:
-        if choice.get("finish_reason") not in BELIEVED_ENDINGS:
+        if blame.of_ending(choice.get("finish_reason")) is not blame.ANSWERED:
             raise _bad_ending(choice.get("finish_reason"))
     return read_usage(document)
 
@@ -131,6 +132,7 @@ class StreamJudge:
         self._usage_wanted = usage_wanted
         self._open: set[Any] = set()
         self._ended: set[Any] = set()
+        self._began = False
         self.usage: Usage | None = None
 
     def see(self, event: Event) -> Seen:
@@ -138,11 +140,15 @@ class StreamJudge:
         if event.data is None:
             return Seen(forward=True)
         if event.data == DONE:
+            if not self._began:
+                # What vLLM says on a stream that its queue had no room for.
+                raise Overloaded("stream ended before it began", expected="at least one choice")
             if self._open or not self._ended:
                 # The mark itself is not quoted: whoever looks for it in what was sent must not find it.
                 raise BadUpstream("stream ended without a finish_reason", expected="one for every choice")
             return Seen(forward=True, done=True)
         document = _object(event.data)
+        self._began = True
         if document.get("error") is not None:
             return Seen(forward=True, refusal=_blames_request(event.data, document["error"]))
         self.usage = read_usage(document) or self.usage
@@ -159,7 +165,7 @@ class StreamJudge:
             if index not in self._ended:
                 self._open.add(index)
             return _says_something(choice)
-        if ending not in BELIEVED_ENDINGS:
+        if blame.of_ending(ending) is not blame.ANSWERED:
             raise _bad_ending(ending)
         self._open.discard(index)
         self._ended.add(index)
@@ -175,7 +181,7 @@ def _says_something(choice: dict[str, Any]) -> bool:
 
 def _object(data: bytes) -> dict[str, Any]:
     try:
-        document = from_json(data)
+        document = from_json(data, allow_inf_nan=False)
     except ValueError as broken:
         raise BadUpstream("answer is not JSON", got=data[:80], expected="a JSON object") from broken
     if not isinstance(document, dict):
@@ -191,15 +197,20 @@ def _choices(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _bad_ending(reason: object) -> BadUpstream:
-    return BadUpstream("answer did not end well", got=reason, expected=" | ".join(sorted(BELIEVED_ENDINGS)))
+    return BadUpstream("answer did not end well", got=reason, expected=" | ".join(sorted(blame.ENDINGS)))
 
 
 def _blames_request(data: bytes, error: object) -> int:
-    """The error's code if it is one of HTTP's 4xx; any other is the server's fault: BadUpstream."""
+    """The error's code if the request is wrong; raises what the table of blame says of any other."""
     code = error.get("code") if isinstance(error, dict) else None
-    if type(code) is int and code in _CLIENT_ERRORS:
-        return code
-    raise BadUpstream("stream broke off with an error", got=data[:200].decode(errors="replace"))
+    status = code if type(code) is int else 500
+    verdict = blame.of_status(Api.STREAM, status)
+    if verdict is blame.REFUSED:
+        return status
+    got = data[:200].decode(errors="replace")
+    if verdict is blame.OVERLOADED:
+        raise blame.error_of(verdict, status, "stream has no room", got=got, retry_after=None)
+    raise BadUpstream("stream broke off with an error", got=got)
 
 
 def error_document(error: FlightpathError) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Passive ejection: a backend that fails again and again is no first choice for a while.
 
-After three failures in a row it is passed over, for a second at first and twice as long each time up to a
-bound. Then a single request tries it: a success takes it back, a failure ejects it again. Who is passed
+After three failures in a row, or one answer that did not come in time, it is passed over, for a second at first and
+twice as long each time up to a bound. Then a single request tries it: a sign of life takes it back, a failure ejects
+it again. What is the user's, and having no room, ejects nobody. Who is passed
 over is still asked when all others failed, and if every backend is, none is. Counters are kept elsewhere
 and know nothing of this: a failure that led here is an error of the backend all the same.
 """
@@ -10,7 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from serving.gateway.routing import Backend
+from serving.gateway.blame import Ejects, Verdict
+from serving.routes import Backend
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,28 +77,34 @@ class Ejection:
             sick.until, sick.probed = None, False
             sick.failures = self._limits.consecutive_failures - 1
 
-    def succeeded(self, model: str, backend: Backend) -> None:
+    def ended(self, model: str, backend: Backend, verdict: Verdict, *, probe: bool) -> bool:
+        """Note how an attempt ended; whether it ejects the backend."""
+        if verdict.ejects is not Ejects.NEVER:
+            return self._failed(model, backend, probe=probe, at_once=verdict.ejects is Ejects.AT_ONCE)
         if self._sick:
-            self._sick.pop(_key(model, backend), None)
+            if verdict.alive and (probe or not verdict.elsewhere):
+                self._sick.pop(_key(model, backend), None)
+            elif probe:
+                self._undecided(model, backend)
+        return False
 
-    def failed(self, model: str, backend: Backend, *, probe: bool) -> bool:
-        """Note a failure; whether it ejects the backend."""
+    def _failed(self, model: str, backend: Backend, *, probe: bool, at_once: bool) -> bool:
         sick = self._sick.setdefault(_key(model, backend), _Sick())
         sick.failures += 1
         if sick.until is not None and not probe:
             # Begun before the ejection, or asked as the last resort: no news.
             return False
-        if sick.failures < self._limits.consecutive_failures:
+        if sick.failures < self._limits.consecutive_failures and not at_once:
             return False
         length_s = min(self._limits.longest_s, math.ldexp(self._limits.first_s, min(sick.ejections, 30)))
         sick.until, sick.probed = self._clock() + length_s, False
         sick.ejections += 1
         return True
 
-    def abandoned(self, model: str, backend: Backend, *, probe: bool) -> None:
-        """The attempt ended without saying anything about the backend: another one may decide."""
+    def _undecided(self, model: str, backend: Backend) -> None:
+        """The attempt said nothing about the backend: another one may decide."""
         sick = self._sick.get(_key(model, backend))
-        if sick is not None and probe:
+        if sick is not None:
             sick.probed = False
 
     def retain(self, model: str, backends: Sequence[Backend]) -> None:

@@ -1,6 +1,8 @@
 """The gateway's ASGI application: what users may call. Inference comes first, everything else by table."""
 
+import functools
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,7 +11,7 @@ from serving.asgi import (
     Receive,
     Scope,
     Send,
-    header,
+    client_left,
     parse_json_object,
     read_body,
     respond,
@@ -20,23 +22,26 @@ from serving.errors import FlightpathError, InvalidInput, NotFound, RetryableErr
 from serving.gateway.admin import PREFIX as ADMIN_PREFIX
 from serving.gateway.admin import Admin
 from serving.gateway.admission import Admission
-from serving.gateway.calls import Call, read_call, response_headers
+from serving.gateway.attempts import Books
+from serving.gateway.calls import Call, error_headers, read_call, response_headers
 from serving.gateway.completion_calls import CompletionCalls
 from serving.gateway.completions import PATHS as COMPLETION_PATHS
-from serving.gateway.ejection import Ejection
-from serving.gateway.feedback import FeedbackMemory, count_correct
+from serving.gateway.feedback import HEADER as FEEDBACK
+from serving.gateway.feedback_calls import FeedbackCalls
 from serving.gateway.inference import Inference, Served
-from serving.gateway.ledger import Ledger
-from serving.gateway.metrics import CONTENT_TYPE, GatewayMetrics
+from serving.gateway.metrics import CONTENT_TYPE
+from serving.gateway.peers import Peers
 from serving.gateway.predict import ModelSignatures, build_infer_request, label_predictions
 from serving.gateway.route_table import RouteTable
-from serving.gateway.routing import Route, RouteInForce, unserved, unserved_reason
+from serving.gateway.routing import RouteInForce, unserved, unserved_reason
 from serving.gateway.status import PAGE, summarize
+from serving.gateway.upstream import refusal_body
+from serving.routes import Route
 
 _MODELS: Final = "/v2/models/"
 _INFER: Final = "/infer"
 _READY: Final = "/ready"
-_SMALL_BODY_BYTES: Final = 1024 * 1024
+_HEALTH: Final = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,34 +61,32 @@ class Gateway:
         self,
         *,
         region: str,
+        peers: Peers,
         table: RouteTable,
         inference: Inference,
         completions: CompletionCalls,
-        ejection: Ejection,
         admission: Admission,
         signatures: ModelSignatures,
-        memory: FeedbackMemory,
-        ledger: Ledger,
-        metrics: GatewayMetrics,
+        feedback: FeedbackCalls,
+        books: Books,
         admin: Admin,
         limits: GatewayLimits,
     ) -> None:
         self._region = region
+        self._peers = peers
         self._table = table
         self._inference = inference
         self._completions = completions
-        self._ejection = ejection
         self._admission = admission
         self._signatures = signatures
-        self._memory = memory
-        self._ledger = ledger
-        self._metrics = metrics
+        self._books = books
+        self._metrics = books.metrics
         self._admin = admin
         self._limits = limits
         self.ready = False
         self._calls: dict[tuple[str, str], Callable[[Scope, Receive, Send], Awaitable[None]]] = {
             ("POST", "/v1/predict"): self._predict,
-            ("POST", "/v1/feedback"): self._feedback,
+            ("POST", "/v1/feedback"): feedback,
             ("GET", "/v1/models"): self._list_models,
             ("GET", "/v1/status"): self._status,
             ("GET", "/"): self._status_page,
@@ -94,6 +97,8 @@ class Gateway:
             ("GET", "/v2/health/ready"): self._readiness,
             ("GET", "/v2"): self._describe_server,
         }
+        # The server leaves the body of an answer to HEAD out.
+        self._calls.update({("HEAD", path): self._calls["GET", path] for path in _HEALTH})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -112,25 +117,32 @@ class Gateway:
                 raise NotFound("no such call", got=f"{method} {path}", expected="see docs/api.md")
         except FlightpathError as error:
             await respond_error(send, error)
+        except Exception as fault:
+            # A fault of ours, told in the one shape of errors; where an answer has begun this raises in turn.
+            traceback.print_exc()
+            await respond_error(send, FlightpathError("gateway failed", got=type(fault).__name__))
 
     # Inference
 
     async def _model_call(self, method: str, rest: str, scope: Scope, receive: Receive, send: Send) -> None:
         if method == "POST" and rest.endswith(_INFER):
             await self._infer(rest.removesuffix(_INFER), scope, receive, send)
-        elif method == "GET" and rest.endswith(_READY):
+        elif method in ("GET", "HEAD") and rest.endswith(_READY):
             await self._model_ready(self._table.find(rest.removesuffix(_READY)), send)
         elif method == "GET":
-            hop = header(scope, b"x-flightpath-hop") is not None
-            await respond_json(send, 200, await self._signatures.of(self._table.find(rest), hop=hop))
+            call = read_call(scope, self._peers)
+            await respond_json(send, 200, await self._signatures.of(self._table.find(rest), call))
         else:
             raise NotFound("no such call", got=f"{method} {_MODELS}{rest}", expected=f"POST {_MODELS}…{_INFER}")
 
     async def _infer(self, model: str, scope: Scope, receive: Receive, send: Send) -> None:
         async def relay(in_force: RouteInForce, call: Call) -> tuple[int, bytes, Served]:
             body = await self._read(scope, receive, self._limits.max_body_bytes)
-            served = await self._inference.answer(in_force, body, call)
-            return served.answer.status, served.answer.body, served
+            gone = functools.partial(client_left, scope)
+            served = await self._inference.answer(in_force, body, call, gone=gone)
+            if served.answer.status != 200:
+                return served.answer.status, refusal_body(served.answer, FlightpathError.to_json), served
+            return 200, served.answer.body, served
 
         await self._serve(model, scope, send, relay)
 
@@ -141,23 +153,15 @@ class Gateway:
             raise InvalidInput("predict request is malformed", got=sorted(document), expected="model and inputs")
 
         async def predict(in_force: RouteInForce, call: Call) -> tuple[int, Any, Served]:
-            body = build_infer_request(document["inputs"], await self._signatures.of(in_force, hop=call.hop))
-            served = await self._inference.answer(in_force, body, call)
+            body = build_infer_request(document["inputs"], await self._signatures.of(in_force, call))
+            gone = functools.partial(client_left, scope)
+            label = functools.partial(label_predictions, classes=in_force.route.classes)
+            served = await self._inference.answer(in_force, body, call, gone=gone, read=label)
             if served.answer.status != 200:
-                return served.answer.status, served.answer.body, served
-            return 200, self._predictions(in_force.route, call, served), served
+                return served.answer.status, refusal_body(served.answer, FlightpathError.to_json), served
+            return 200, _prediction(in_force.route, call, served), served
 
         await self._serve(model, scope, send, predict)
-
-    def _predictions(self, route: Route, call: Call, served: Served) -> dict[str, Any]:
-        return {
-            "request_id": call.request_id,
-            "model": route.model,
-            "version": served.origin.version,
-            "release": served.origin.release,
-            "region": served.origin.region,
-            "predictions": label_predictions(served.answer.body, route.classes),
-        }
 
     async def _serve(
         self,
@@ -167,7 +171,7 @@ class Gateway:
         answer: Callable[[RouteInForce, Call], Awaitable[tuple[int, Any, Served]]],
     ) -> None:
         """Count, time and answer one inference request."""
-        started, call, version = time.perf_counter(), read_call(scope), ""
+        started, call, version = time.perf_counter(), read_call(scope, self._peers), ""
         try:
             with self._admission.enter():
                 in_force = self._table.find(model)
@@ -177,32 +181,18 @@ class Gateway:
         except FlightpathError as error:
             # An unknown model's name is a user's text and must not become a label.
             self._metrics.count_request(model if self._table.knows(model) else "", version, error.http_status)
-            await respond_error(send, error, headers=[(b"x-request-id", call.request_id.encode())])
+            await respond_error(send, error, headers=error_headers(call))
             return
         self._metrics.count_request(model, version, status)
         if status == 200:
             self._metrics.observe_latency(model, version, time.perf_counter() - started)
         headers = response_headers(call, served.origin)
+        if served.token is not None and isinstance(body, bytes):
+            headers = (*headers, (FEEDBACK.encode(), served.token.text.encode()))
         await (respond if isinstance(body, bytes) else respond_json)(send, status, body, headers=headers)
 
     async def _read(self, scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
         return await read_body(scope, receive, limit_bytes=limit_bytes, timeout_s=self._limits.body_timeout_s)
-
-    async def _feedback(self, scope: Scope, receive: Receive, send: Send) -> None:
-        document = parse_json_object(await self._read(scope, receive, _SMALL_BODY_BYTES))
-        request_id, labels = document.get("request_id"), document.get("labels")
-        if not isinstance(request_id, str) or not isinstance(labels, list):
-            raise InvalidInput(
-                "feedback is malformed", got=sorted(document), expected="request_id and a list of labels"
-            )
-        remembered = self._memory.find(request_id)
-        route = self._table.find(remembered.model).route
-        rows, correct = count_correct(remembered.body, labels, route.classes)
-        counted = not remembered.labelled
-        if counted:
-            remembered.labelled = True
-            self._ledger.counters(remembered.model, remembered.backend_id).labelled_rows(rows=rows, correct=correct)
-        await respond_json(send, 202, {"request_id": request_id, "rows": rows, "counted": counted})
 
     # What is served
 
@@ -234,7 +224,7 @@ class Gateway:
 
     async def _render_metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         ejected = {
-            (route.model, backend.id): self._ejection.ejected(route.model, backend)
+            (route.model, backend.id): self._books.ejection.ejected(route.model, backend)
             for route in self._table.all()
             for backend in route.backends
         }
@@ -242,10 +232,22 @@ class Gateway:
         await respond(send, 200, text, content_type=CONTENT_TYPE)
 
     async def _status(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await respond_json(send, 200, summarize(self._region, self._table.all(), self._ledger))
+        await respond_json(send, 200, summarize(self._region, self._table.all(), self._books.ledger))
 
     async def _status_page(self, scope: Scope, receive: Receive, send: Send) -> None:
         await respond(send, 200, PAGE, content_type=b"text/html; charset=utf-8")
+
+
+def _prediction(route: Route, call: Call, served: Served) -> dict[str, Any]:
+    return {
+        "request_id": call.request_id,
+        "model": route.model,
+        "version": served.origin.version,
+        "release": served.origin.release,
+        "region": served.origin.region,
+        "predictions": served.read,
+        "feedback_token": None if served.token is None else served.token.text,
+    }
 
 
 def describe_model(route: Route, region: str, *, created: int) -> dict[str, Any]:

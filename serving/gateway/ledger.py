@@ -1,113 +1,91 @@
 """What each backend did since this process started: the figures that a canary's gates are judged by.
 
-Counters only grow; a reader takes differences of two readings. Latencies go to log-spaced buckets
-whose bounds grow by less than 5 %, so a percentile read from them is off by less than 5 %, and
-two readings subtract exactly.
+Counters only grow; a reader takes differences of two readings (`serving.counters`).
 """
 
 import bisect
-import itertools
-import math
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Collection
+from typing import Any, Final, Protocol
 
-_LOWEST_MS: Final = 0.1
-_HIGHEST_MS: Final = 120_000.0
-_GROWTH: Final = 1.049
+from serving.counters import ENDINGS, Counters, Outcomes, Snapshot, latency_bounds_ms
+
 _KEPT_BACKENDS: Final = 64
+_BOUNDS_MS: Final = latency_bounds_ms()
 
 
-def latency_bounds_ms() -> tuple[float, ...]:
-    """Upper bounds from 0.1 ms to 2 min, each less than 5 % above the one before."""
-    steps = math.ceil(math.log(_HIGHEST_MS / _LOWEST_MS, _GROWTH))
-    return tuple(float(f"{_LOWEST_MS * _GROWTH**step:.5g}") for step in range(steps + 1))
+class InFlight(Protocol):
+    """An attempt that has no ending yet."""
+
+    def is_overdue(self) -> bool:
+        """Whether it takes longer than the bound allows."""
+        ...
 
 
-def percentile_ms(bounds_ms: Sequence[float], counts: Sequence[int], share: float) -> float | None:
-    """The latency that `share` (0 to 1) of the answers did not exceed, within 5 %; None without answers.
+class Tally:
+    """Endings and latencies of attempts."""
 
-    The geometric middle of the bucket that holds it; answers above the last bound count as the last bound.
-    """
-    total = sum(counts)
-    if total == 0:
-        return None
-    rank = max(1, math.ceil(share * total))
-    index = bisect.bisect_left(list(itertools.accumulate(counts)), rank)
-    if index == 0:
-        return bounds_ms[0]
-    if index == len(bounds_ms):
-        return bounds_ms[-1]
-    return math.sqrt(bounds_ms[index - 1] * bounds_ms[index])
+    __slots__ = ("endings", "latencies")
+
+    def __init__(self) -> None:
+        self.endings = dict.fromkeys(ENDINGS, 0)
+        self.latencies = [0] * (len(_BOUNDS_MS) + 1)
+
+    def ended(self, outcome: str) -> None:
+        self.endings[outcome] += 1
+
+    def timed(self, latency_ms: float) -> None:
+        """Of an answer; nothing else has a latency, so that fast failures cannot look like speed."""
+        self.latencies[bisect.bisect_left(_BOUNDS_MS, latency_ms)] += 1
+
+    def read(self) -> Outcomes:
+        return Outcomes(**self.endings, latencies=tuple(self.latencies))
 
 
-@dataclass(kw_only=True, slots=True)
 class BackendCounters:
     """Cumulative counters of one backend."""
 
-    bounds_ms: tuple[float, ...]
-    requests: int = 0
-    """Attempts, mirrored ones excluded."""
-    synthetic: int = 0
-    """Those of the attempts that an agent replayed."""
-    errors: int = 0
-    compared: int = 0
-    """Rows whose answer was compared with the mirror's."""
-    agreed: int = 0
-    labelled: int = 0
-    """Rows whose truth came in by feedback."""
-    correct: int = 0
-    ejections: int = 0
-    """How often it was passed over for a while, see ejection.py."""
-    in_flight: int = 0
-    counts: list[int] = field(default_factory=list)
+    __slots__ = ("_compared", "_labelled", "_pairs", "ejections", "in_flight", "synthetic", "users")
 
-    def __post_init__(self) -> None:
-        self.counts = [0] * (len(self.bounds_ms) + 1)
+    def __init__(self) -> None:
+        self.users = Tally()
+        self.synthetic = Tally()
+        self.in_flight: set[InFlight] = set()
+        """Users' attempts."""
+        self.ejections = 0
+        """How often it was passed over for a while, see ejection.py."""
+        self._compared: tuple[int, float] = (0, 0.0)
+        self._labelled: tuple[int, float] = (0, 0.0)
+        self._pairs: tuple[int, float, float] = (0, 0.0, 0.0)
 
-    def began(self, *, synthetic: bool) -> None:
-        self.requests += 1
-        self.synthetic += synthetic
-        self.in_flight += 1
+    def compared(self, share: float) -> None:
+        """A request that both sides of the mirror answered: the share of its rows on which they agree."""
+        self._compared = (self._compared[0] + 1, self._compared[1] + share)
 
-    def ended(self) -> None:
-        self.in_flight -= 1
+    def labelled(self, share: float) -> None:
+        """A request whose truth came in: the share of its rows that was right."""
+        self._labelled = (self._labelled[0] + 1, self._labelled[1] + share)
 
-    def answered(self, latency_ms: float) -> None:
-        """A successful answer; errors have no latency, so that fast failures cannot look like speed."""
-        self.counts[bisect.bisect_left(self.bounds_ms, latency_ms)] += 1
+    def paired(self, share: float, live_share: float) -> None:
+        """A labelled request that the live version answered too."""
+        pairs, won, lost = self._pairs
+        self._pairs = (pairs + 1, won + max(0.0, share - live_share), lost + max(0.0, live_share - share))
 
-    def failed(self) -> None:
-        self.errors += 1
-
-    def ejected(self) -> None:
-        self.ejections += 1
-
-    def compared_rows(self, *, rows: int, agreed: int) -> None:
-        self.compared += rows
-        self.agreed += agreed
-
-    def labelled_rows(self, *, rows: int, correct: int) -> None:
-        self.labelled += rows
-        self.correct += correct
-
-    def percentile_ms(self, share: float) -> float | None:
-        return percentile_ms(self.bounds_ms, self.counts, share)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "requests": self.requests,
-            "synthetic": self.synthetic,
-            "errors": self.errors,
-            "compared": self.compared,
-            "agreed": self.agreed,
-            "labelled": self.labelled,
-            "correct": self.correct,
-            "latency": {"bounds_ms": list(self.bounds_ms), "counts": list(self.counts)},
-            "ejections": self.ejections,
-            "in_flight": self.in_flight,
-        }
+    def read(self) -> Counters:
+        return Counters(
+            users=self.users.read(),
+            synthetic=self.synthetic.read(),
+            in_flight=len(self.in_flight),
+            overdue=sum(attempt.is_overdue() for attempt in self.in_flight),
+            compared=self._compared[0],
+            agreed=self._compared[1],
+            labelled=self._labelled[0],
+            correct=self._labelled[1],
+            pairs=self._pairs[0],
+            won=self._pairs[1],
+            lost=self._pairs[2],
+            bounds_ms=_BOUNDS_MS,
+        )
 
 
 class Ledger:
@@ -115,33 +93,48 @@ class Ledger:
 
     def __init__(self) -> None:
         self.boot_id = secrets.token_hex(8)
-        self._bounds_ms = latency_bounds_ms()
         self._models: dict[str, dict[str, BackendCounters]] = {}
 
     def counters(self, model: str, backend_id: str) -> BackendCounters:
         """The backend's counters, made on first use."""
-        backends = self._models.setdefault(model, {})
-        if backend_id not in backends:
-            backends[backend_id] = BackendCounters(bounds_ms=self._bounds_ms)
-        return backends[backend_id]
+        backends = self._models.get(model)
+        if backends is None:
+            backends = self._models[model] = {}
+        counters = backends.get(backend_id)
+        if counters is None:
+            counters = backends[backend_id] = BackendCounters()
+        return counters
 
-    def retain(self, model: str, routed: set[str]) -> None:
+    def retain(self, model: str, routed: Collection[str]) -> None:
         """Bound the memory: forget the oldest backends that are neither routed nor busy."""
         backends = self._models.get(model, {})
-        idle = [key for key, counters in backends.items() if key not in routed and counters.in_flight == 0]
+        idle = [key for key, counters in backends.items() if key not in routed and not counters.in_flight]
         for key in idle[: max(0, len(backends) - _KEPT_BACKENDS)]:
             del backends[key]
 
     def forget(self, model: str) -> None:
         self._models.pop(model, None)
 
-    def to_json(self, model: str, *, routed: Sequence[str] = ()) -> dict[str, Any]:
+    def snapshot(self, model: str, *, routed: Collection[str] = ()) -> Snapshot:
         """Every backend that was used, and each of `routed` even if it was not."""
         for backend_id in routed:
             self.counters(model, backend_id)
-        backends = self._models.get(model, {})
+        backends = {backend_id: counters.read() for backend_id, counters in self._models.get(model, {}).items()}
+        return Snapshot(boot_id=self.boot_id, bounds_ms=_BOUNDS_MS, backends=backends)
+
+    def to_json(self, model: str, *, routed: Collection[str] = ()) -> dict[str, Any]:
+        """The snapshot, with how often each backend was ejected."""
+        document = {**self.snapshot(model, routed=routed).to_json(), "model": model}
+        for backend_id, counters in document["backends"].items():
+            counters["ejections"] = self.counters(model, backend_id).ejections
+        return document
+
+    def endings(self) -> dict[tuple[str, str], dict[str, int]]:
+        """How often each backend's attempts ended in each way, users' and agents' together, by (model, id)."""
         return {
-            "boot_id": self.boot_id,
-            "model": model,
-            "backends": {backend_id: counters.to_json() for backend_id, counters in backends.items()},
+            (model, backend_id): {
+                name: counters.users.endings[name] + counters.synthetic.endings[name] for name in ENDINGS
+            }
+            for model, backends in self._models.items()
+            for backend_id, counters in backends.items()
         }

@@ -1,8 +1,10 @@
 """What the gateway tells Prometheus, in a registry of its own. Label children are looked up once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -10,11 +12,34 @@ _FIRST_TOKEN_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 _BETWEEN_TOKENS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 
 
+Endings = Mapping[tuple[str, str], Mapping[str, int]]
+"""How often attempts ended in each way, by (model, backend id)."""
+
+
+class _Attempts(Collector):
+    """Reads the ledger when Prometheus asks: an attempt is counted once, at one place."""
+
+    def __init__(self, read: Callable[[], Endings]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(
+            "flightpath_gateway_attempts_total",
+            "Attempts on a backend by how they ended, users' and replayed ones; mirrored ones excluded.",
+            labels=("model", "backend", "outcome"),
+        )
+        for (model, backend_id), endings in self._read().items():
+            for outcome, count in endings.items():
+                family.add_metric((model, backend_id, outcome), count)
+        yield family
+
+
 class GatewayMetrics:
     """Counters of one gateway process."""
 
-    def __init__(self, *, region: str) -> None:
+    def __init__(self, *, region: str, endings: Callable[[], Endings] = dict) -> None:
         registry = self.registry = CollectorRegistry()
+        registry.register(_Attempts(endings))
         self._requests = Counter(
             "flightpath_gateway_requests_total",
             "Requests of users by the HTTP status they got; version is empty when nobody answered.",
@@ -30,7 +55,7 @@ class GatewayMetrics:
         )
         self._errors = Counter(
             "flightpath_gateway_backend_errors_total",
-            "Failed attempts, by backend and kind.",
+            "Attempts that failed, were late or found no room, by backend and error code.",
             ("model", "backend", "kind"),
             registry=registry,
         )

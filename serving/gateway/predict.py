@@ -1,6 +1,7 @@
 """`/v1/predict`: plain samples in, labels out, over the same route as every other request.
 
-Samples become a v2 request for the model's single input, whose name and shape the backends tell once.
+Samples become a v2 request for the model's single input, whose name and shape the backends tell once. Who cannot
+tell is judged by the same table as every attempt, and passed over as one; but no user's request, and so no sample.
 """
 
 from collections.abc import Sequence
@@ -9,9 +10,13 @@ from typing import Any, Final
 from pydantic_core import to_json
 
 from serving.errors import BadUpstream, InvalidInput, RetryableError
+from serving.gateway import blame
 from serving.gateway.answers import argmax, score_rows, top_probability
-from serving.gateway.routing import Backend, RouteInForce, unserved
+from serving.gateway.attempts import MAX_SERVERS, Books, all_failed
+from serving.gateway.calls import Call
+from serving.gateway.routing import RouteInForce, unserved
 from serving.gateway.upstream import Upstream
+from serving.routes import Backend
 
 _MAX_DEPTH: Final = 16
 
@@ -19,28 +24,41 @@ _MAX_DEPTH: Final = 16
 class ModelSignatures:
     """Metadata of models by backend, fetched once per backend and address."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, books: Books) -> None:
         self._upstream = upstream
+        self._books = books
         self._known: dict[tuple[str, str, str], dict[str, Any]] = {}
 
-    async def of(self, in_force: RouteInForce, *, hop: bool) -> dict[str, Any]:
-        """The metadata that the first backend able to tell it has; RetryableError (503) if none can."""
-        describers = in_force.describers(hop=hop)
+    async def of(self, in_force: RouteInForce, call: Call) -> dict[str, Any]:
+        """The metadata that the first backend able to tell it has; RetryableError if none can."""
+        route, ejection = in_force.route, self._books.ejection
+        describers = in_force.describers(hop=call.hop)
         if not describers:
-            raise unserved(in_force.route)
-        failures: list[str] = []
-        for backend in describers:
+            raise unserved(route)
+        avoided = ejection.avoided(route.model, route.backends)
+        failures: list[RetryableError] = []
+        asked = 0
+        for backend in sorted(describers, key=lambda describer: describer.id in avoided):
+            key = (route.model, backend.id, backend.url)
+            if key in self._known:
+                return self._known[key]
             try:
-                return await self._fetch(in_force.route.model, backend)
+                headers = call.headers_for(backend)
+                known = self._known[key] = await self._upstream.metadata(backend, route.model, headers)
+                return known
             except RetryableError as failed:
-                failures.append(str(failed))
-        raise RetryableError(f"no backend of {in_force.route.model} told its metadata", got=failures)
+                failures.append(failed)
+                asked += failed.servers
+                self._blame(route.model, backend, failed)
+            if asked >= MAX_SERVERS:
+                break
+        raise all_failed(route.model, failures)
 
-    async def _fetch(self, model: str, backend: Backend) -> dict[str, Any]:
-        key = (model, backend.id, backend.url)
-        if key not in self._known:
-            self._known[key] = await self._upstream.metadata(backend, model)
-        return self._known[key]
+    def _blame(self, model: str, backend: Backend, failed: RetryableError) -> None:
+        self._books.metrics.count_error(model, backend.id, failed.code)
+        if self._books.ejection.ended(model, backend, blame.of_error(failed), probe=False):
+            self._books.ledger.counters(model, backend.id).ejections += 1
+            self._books.metrics.count_ejection(model, backend.id)
 
     def retain(self, model: str, backends: Sequence[Backend]) -> None:
         """Forget what backends told that the model's route no longer names."""

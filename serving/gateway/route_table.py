@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from serving.errors import InvalidInput, NotFound
 from serving.files import canonical_json, write_atomically
-from serving.gateway.routing import SCHEMA_VERSION, Route, RouteInForce, parse_route
+from serving.gateway.routing import RouteInForce
+from serving.routes import SCHEMA_VERSION, Route, parse_route
 
 ROUTES_FILE: Final = "routes.json"
 

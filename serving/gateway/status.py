@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from serving.gateway.ledger import BackendCounters, Ledger
-from serving.gateway.routing import Backend, Route, unserved_reason
+from serving.counters import ENDINGS, Counters
+from serving.gateway.ledger import Ledger
+from serving.gateway.routing import unserved_reason
+from serving.routes import Backend, Route
 
 PAGE: Final = Path(__file__).with_name("status.html").read_bytes()
 
@@ -15,19 +17,24 @@ def summarize(region: str, routes: Sequence[Route], ledger: Ledger) -> dict[str,
     return {
         "region": region,
         "boot_id": ledger.boot_id,
-        "models": [
-            {
-                "model": route.model,
-                "reason": None if route.served else unserved_reason(route),
-                "mirror_to": route.mirror_to,
-                "backends": [_summarize_backend(b, ledger.counters(route.model, b.id)) for b in route.backends],
-            }
-            for route in routes
+        "models": [_summarize_route(route, ledger) for route in routes],
+    }
+
+
+def _summarize_route(route: Route, ledger: Ledger) -> dict[str, Any]:
+    snapshot = ledger.snapshot(route.model)
+    return {
+        "model": route.model,
+        "reason": None if route.served else unserved_reason(route),
+        "live": None if route.mirror is None else route.mirror.live,
+        "backends": [
+            _summarize_backend(b, snapshot.of(b.id), ledger.counters(route.model, b.id).ejections)
+            for b in route.backends
         ],
     }
 
 
-def _summarize_backend(backend: Backend, counters: BackendCounters) -> dict[str, Any]:
+def _summarize_backend(backend: Backend, counters: Counters, ejections: int) -> dict[str, Any]:
     return {
         "id": backend.id,
         "release": backend.release,
@@ -36,14 +43,18 @@ def _summarize_backend(backend: Backend, counters: BackendCounters) -> dict[str,
         "remote": backend.remote,
         "weight": backend.weight,
         "requests": counters.requests,
-        "synthetic": counters.synthetic,
-        "errors": counters.errors,
+        "synthetic": counters.synthetic.finished,
+        **{name: getattr(counters.users, name) for name in ENDINGS},
         "compared": counters.compared,
         "agreed": counters.agreed,
         "labelled": counters.labelled,
         "correct": counters.correct,
-        "ejections": counters.ejections,
+        "pairs": counters.pairs,
+        "won": counters.won,
+        "lost": counters.lost,
+        "ejections": ejections,
         "in_flight": counters.in_flight,
+        "overdue": counters.overdue,
         "p50_ms": counters.percentile_ms(0.50),
         "p95_ms": counters.percentile_ms(0.95),
     }

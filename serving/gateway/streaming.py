@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.errors import BadUpstream, RetryableError, TimedOut
+from serving.gateway.blame import BoundReached
 from serving.gateway.completions import Seen, StreamJudge
 from serving.gateway.sse import Event, SseParser
 from serving.gateway.upstream import AnswerStream
@@ -23,7 +24,7 @@ Clock = Callable[[], float]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StreamLimits:
     first_token_s: float = 60.0
-    """From the attempt's start; then another backend is asked."""
+    """From the attempt's start, at most (lateness.py); then another backend is asked."""
     stall_s: float = 60.0
     """Between two events, and for a client to take what it is sent."""
     total_s: float = 1800.0
@@ -138,17 +139,21 @@ class CompletionStream:
 
         Raises what broke the stream off, and ClientTooSlow.
         """
+        ends = asyncio.get_running_loop().time() + self._limits.total_s
         try:
             with _late_is("stream stalled"):
-                await self._relay(send, on_token)
+                await self._relay(send, on_token, ends=ends)
         except TimedOut:
             if self._sending:
                 raise ClientTooSlow from None
+            if asyncio.get_running_loop().time() >= ends:
+                raise BoundReached("stream takes too long", expected=f"<= {self._limits.total_s:g} s") from None
             raise
 
-    async def _relay(self, send: Callable[[bytes], Awaitable[None]], on_token: Callable[[float], None]) -> None:
-        now = asyncio.get_running_loop().time
-        ends, stall_s = now() + self._limits.total_s, self._limits.stall_s
+    async def _relay(
+        self, send: Callable[[bytes], Awaitable[None]], on_token: Callable[[float], None], *, ends: float
+    ) -> None:
+        now, stall_s = asyncio.get_running_loop().time, self._limits.stall_s
         piece, last_token = self._begun, self._clock()
         for _ in range(piece.tokens - 1):
             on_token(0.0)

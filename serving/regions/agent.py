@@ -20,15 +20,18 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from serving import processes
-from serving.credentials import ROLES, TokenFolder
+from serving.credentials import ROLES, TokenFolder, hop_credential
 from serving.errors import Conflict, FlightpathError
 from serving.regions.acting.agent_api import AgentApi
 from serving.regions.acting.metrics import AgentMetrics
 from serving.regions.acting.promotion_leader import PromotionLeader
+from serving.regions.acting.promotion_orders import PromotionOrders
 from serving.regions.acting.rollback_leader import RollbackLeader
 from serving.regions.acting.rollback_worker import RollbackWorker
 from serving.regions.acting.rollout_worker import RolloutWorker, replication_lag_s
+from serving.regions.acting.scoring import Scoring
 from serving.regions.acting.serving_state import ServingState
+from serving.regions.deciding.timing import DEFAULT_TIMING
 from serving.regions.places.client import AgentClient
 from serving.regions.places.peers import Peers
 from serving.regions.places.topology import Region, Topology, load_topology
@@ -138,12 +141,15 @@ class Agent:
             on_restart=self._note_restart,
         )
         self.peers = Peers(others, tokens["peer"])
+        traffic = GatewayTraffic(region.gateway_url, tokens["gateway"])
+        self.scoring = Scoring(traffic, timeout_s=DEFAULT_TIMING.scorer_timeout_s)
+        self._stack.push_async_callback(self.scoring.close)
         self.replicator = Replicator(region=region, key_folder=self._topology.key_folder)
         self.serving = ServingState(
             region.name,
             registry=self.registry,
             launcher=self.launcher,
-            traffic=GatewayTraffic(region.gateway_url, tokens["gateway"]),
+            traffic=traffic,
             peers=self.peers,
             replicator=self.replicator,
             clock=self._clock,
@@ -163,15 +169,26 @@ class Agent:
             serving=self.serving,
             peers=self.peers,
             metrics=self.metrics,
+            scoring=self.scoring,
+            credential=hop_credential(tokens["peer"]),
             superseded_by=self.rollbacks.superseding_promotion,
             clock=self._clock,
         )
         self.promotion_leader: PromotionLeader | None = None
+        self.promotions: PromotionOrders | None = None
         self.rollback_leader: RollbackLeader | None = None
         if region.name == self._topology.home_region:
             clients = {other.name: AgentClient(other.agent_url, tokens["peer"]) for other in others}
             self.rollback_leader = self._build_rollback_leader(clients)
-            self.promotion_leader = self._build_promotion_leader(clients, self.rollback_leader)
+            self.promotion_leader = self._build_promotion_leader(clients)
+            self.promotions = PromotionOrders(
+                self._topology,
+                registry=self.registry,
+                runtimes=self._topology.runtimes,
+                rollbacks=self.rollback_leader,
+                leading=self.promotion_leader,
+                clock=self._clock,
+            )
 
     def _build_rollback_leader(self, clients: Mapping[str, AgentClient]) -> RollbackLeader:
         return RollbackLeader(
@@ -183,14 +200,11 @@ class Agent:
             clock=self._clock,
         )
 
-    def _build_promotion_leader(self, clients: Mapping[str, AgentClient], rollbacks: RollbackLeader) -> PromotionLeader:
+    def _build_promotion_leader(self, clients: Mapping[str, AgentClient]) -> PromotionLeader:
         return PromotionLeader(
-            self._topology,
             registry=self.registry,
             regions={**clients, self.region.name: self.rollouts},
             metrics=self.metrics,
-            rollbacks=rollbacks,
-            runtimes=self._topology.runtimes,
             clock=self._clock,
         )
 
@@ -233,7 +247,7 @@ class Agent:
             rollouts=self.rollouts,
             rollbacks=self.rollbacks,
             serving=self.serving,
-            promotion_leader=self.promotion_leader,
+            promotions=self.promotions,
             rollback_leader=self.rollback_leader,
             describe_region=self.describe,
             metrics=self.metrics,

@@ -38,6 +38,8 @@ class AppliedRegion:
     outputs: list[str] = field(default_factory=list)
     """Names alone: values are read from the state by whoever needs them."""
     backend: dict[str, str] = field(default_factory=dict)
+    approved_by: str = ""
+    """Who ran the order that repeats the plan's digest."""
 
 
 @dataclass(kw_only=True)

@@ -18,6 +18,7 @@ from infra.cost.prices import PriceBook, load_prices
 from infra.driver.redaction import mask
 from infra.policy import PolicyBreached, Verdict, check
 from infra.terraform import Plan, Progress
+from tasks.actor import present_actor
 from tasks.clusters import environments
 from tasks.clusters.environments import Environment
 from tasks.clusters.errors import NotApproved, PlanChanged
@@ -77,6 +78,7 @@ def apply_region(planned: RegionPlan, approval: str, settings: ClusterSettings) 
         seconds=time.monotonic() - began,
         outputs=sorted(driver.output()),
         backend=dict(planned.backend),
+        approved_by=present_actor(),
     )
 
 

@@ -45,7 +45,8 @@ def require_approval(plan: RegionPlan, approval: str, install_by: str) -> Region
 def apply_region(plan: RegionPlan, approval: str) -> AppliedRegion:
     """Apply the approved plan, or refuse if the world has moved on since."""
     applied = planning.apply_region(plan, approval, ClusterSettings())
-    announce("apply", f"{plan.region} is applied", changes=len(applied.done), seconds=applied.seconds)
+    message = f"{plan.region} is applied, approved by {applied.approved_by}"
+    announce("apply", message, changes=len(applied.done), seconds=applied.seconds)
     return applied
 
 

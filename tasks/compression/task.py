@@ -9,6 +9,7 @@ from flytekit import current_context, task
 from serving.credentials import SigningKey
 from serving.settings import Settings
 from serving.store import ArtifactStore
+from tasks.actor import present_actor
 from tasks.artifacts import BundleRef, Checkpoint, CompressedModel, Dataset, Evaluation, ReleasePlan
 from tasks.boundary import at_boundary, publish_deck
 from tasks.ledger import Ledger
@@ -50,6 +51,7 @@ def build_bundle(
         "data": dataset.sha256,
         "checkpoint": checkpoint.sha256,
         "release": plan.release_id,
+        "actor": present_actor(),
         "execution": current_context().execution_id.name if current_context().execution_id else "local",
     }
     return Ledger(store, plan.release_id).once(

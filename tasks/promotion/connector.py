@@ -33,6 +33,7 @@ from serving.errors import FlightpathError, RetryableError
 from serving.regions.places.client import AgentClient
 from serving.regions.places.topology import Topology, load_topology
 from serving.settings import Settings
+from tasks.actor import actor_of
 from tasks.artifacts import BundleRef, ReleasePlan
 from tasks.boundary import translated
 from tasks.promotion.order import make_order
@@ -51,6 +52,7 @@ class PromotionMeta(ResourceMeta):
 
     promotion_id: str
     started_regions: bool
+    actor: str = ""
 
 
 class PromotionConnector(AsyncConnectorBase):
@@ -66,9 +68,9 @@ class PromotionConnector(AsyncConnectorBase):
     def _topology(self) -> Topology:
         return load_topology(Settings())
 
-    def _agent(self) -> AgentClient:
+    def _agent(self, actor: str) -> AgentClient:
         tokens = TokenFolder(folder=self._topology.token_folder)
-        return AgentClient(self._topology.home.agent_url, tokens.read("promoter"))
+        return AgentClient(self._topology.home.agent_url, tokens.read("promoter"), on_behalf_of=actor)
 
     async def create(
         self, task_template: TaskTemplate, inputs: LiteralMap | None = None, **kwargs: Any
@@ -79,17 +81,19 @@ class PromotionConnector(AsyncConnectorBase):
             started = await asyncio.to_thread(ensure_regions, self._topology)
         except FlightpathError as error:
             raise translated(error) from error
+        actor = actor_of(kwargs.get("task_execution_metadata"))
+        order = make_order(plan, values["bundle"], values["policy"])
         try:
-            await self._agent().put_promotion(plan.release_id, make_order(plan, values["bundle"], values["policy"]))
+            await self._agent(actor).put_promotion(plan.release_id, order)
         except FlightpathError as error:
             if started:
                 await asyncio.to_thread(stop_regions)
             raise translated(error) from error
-        return PromotionMeta(promotion_id=plan.release_id, started_regions=started)
+        return PromotionMeta(promotion_id=plan.release_id, started_regions=started, actor=actor)
 
     async def get(self, resource_meta: PromotionMeta, **kwargs: Any) -> Resource:
         try:
-            promotion = await self._agent().get_promotion(resource_meta.promotion_id)
+            promotion = await self._agent(resource_meta.actor).get_promotion(resource_meta.promotion_id)
         except RetryableError as away:
             # The agent may be starting again; it owns the promotion and goes on from its registry.
             return Resource(phase=TaskExecution.RUNNING, message=str(away))
@@ -104,7 +108,7 @@ class PromotionConnector(AsyncConnectorBase):
         return Resource(phase=TaskExecution.SUCCEEDED, outputs={"outcome": outcome})
 
     async def delete(self, resource_meta: PromotionMeta, **kwargs: Any) -> None:
-        await self._agent().abort_promotion(resource_meta.promotion_id)
+        await self._agent(resource_meta.actor).abort_promotion(resource_meta.promotion_id)
 
 
 class PromotionTask(AsyncConnectorExecutorMixin, PythonTask[None]):

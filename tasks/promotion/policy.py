@@ -28,14 +28,33 @@ class PromotionPolicy(policy.PromotionPolicy):
 LANGUAGE_MODELS = PromotionPolicy(
     steps_percent=[10, 50, 100],
     min_requests=10,
-    p95_floor_ms=1_000.0,
+    latency_margin=0.5,
     max_p95_ms=10_000.0,
-    step_timeout_s=180.0,
+    step_timeout_s=1_800.0,
     start_timeout_s=900.0,
     prepare_ahead=2,
     drain_s=60.0,
 )
 """Answers take seconds, servers minutes to start on a busy machine; latency is the time to the first token."""
+
+FEW_USERS = PromotionPolicy(
+    steps_percent=[50, 100],
+    min_requests=10,
+    shadow_s=3_600.0,
+    bake_s=3_600.0,
+    step_timeout_s=7 * 86_400.0,
+    on_inconclusive="hold",
+    watch_s=86_400.0,
+    standby_s=86_400.0,
+)
+"""Some requests an hour decide nothing in minutes: the candidate first answers copies, then bakes for an hour, evidence
+is gathered for days, and a person promotes (`flightpath promotions promote`) where it stays inconclusive."""
+
+REPLAYS = PromotionPolicy(bake_s=5.0, synthetic_after_s=0.0, synthetic_evidence=True, on_inconclusive="back")
+"""Nobody uses the model yet: golden inputs that the agents replay are the evidence, and the report says so."""
+
+PRESETS = {"language-models": LANGUAGE_MODELS, "few-users": FEW_USERS, "replays": REPLAYS}
+"""What `--policy` takes by name."""
 
 
 def effective_policy(given: policy.PromotionPolicy, engine: str) -> policy.PromotionPolicy:
@@ -46,7 +65,10 @@ def effective_policy(given: policy.PromotionPolicy, engine: str) -> policy.Promo
 def _parsed(raw: Any) -> Any:
     if not isinstance(raw, str):
         return raw
+    if raw.strip() in PRESETS:
+        return PRESETS[raw.strip()].to_json()
     try:
         return json.loads(raw)
     except ValueError as broken:
-        raise InvalidInput("policy cannot be read", got=raw, expected="a JSON object") from broken
+        expected = f"a JSON object, or one of {', '.join(PRESETS)}"
+        raise InvalidInput("policy cannot be read", got=raw, expected=expected) from broken

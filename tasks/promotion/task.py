@@ -8,12 +8,14 @@ from flytekit import current_context, task
 from serving.credentials import TokenFolder
 from serving.errors import PermanentError
 from serving.regions.places.client import AgentClient
-from serving.regions.places.topology import load_topology
+from serving.regions.places.topology import Topology, load_topology
 from serving.releases import check_name
 from serving.settings import Settings
+from tasks.actor import present_actor
 from tasks.boundary import at_boundary
 from tasks.promotion.connector import PromotionTask
 from tasks.promotion.outcome import PromotionOutcome
+from tasks.promotion.retry import follow_retry
 from tasks.promotion.rollback import RollbackOutcome, make_rollback_order, roll_back
 
 _ROLLBACK_S = 300.0
@@ -39,11 +41,24 @@ def roll_back_model(model: str, to_version: int, regions: list[str], reason: str
     """Order the rollback and wait for it; the same id again finds the same rollback."""
     check_name("model name", model)
     topology = load_topology(Settings())
-    agent = AgentClient(topology.home.agent_url, TokenFolder(folder=topology.token_folder).read("promoter"))
+    agent = _agent(topology)
     order = make_rollback_order(model=model, to_version=to_version, regions=regions, reason=reason)
     identifier = rollback_id or _rollback_id(model)
     check_name("rollback id", identifier)
     return asyncio.run(roll_back(agent, identifier, order, timeout_s=_ROLLBACK_S))
+
+
+@task(retries=2)
+@at_boundary
+def retry_promotion(promotion_id: str) -> PromotionOutcome:
+    """Order a promotion that failed once more, under an id of its own, and follow it: no training, no new release."""
+    check_name("promotion id", promotion_id)
+    return asyncio.run(follow_retry(_agent(load_topology(Settings())), promotion_id))
+
+
+def _agent(topology: Topology) -> AgentClient:
+    token = TokenFolder(folder=topology.token_folder).read("promoter")
+    return AgentClient(topology.home.agent_url, token, on_behalf_of=present_actor())
 
 
 def _rollback_id(model: str) -> str:

@@ -26,7 +26,9 @@ class PromotionWatch:
 def _describe(region: dict[str, Any]) -> str:
     state = str(region["state"])
     if state == "canary":
-        return f"canary({region['percent']} %)"
+        waiting = f", holding: {region['waiting_for']}" if region.get("waiting_for") else ""
+        paused = ", paused" if region.get("paused") else ""
+        return f"canary({region['percent']} %){waiting}{paused}"
     return f"{state}: {region['reason']}" if region["reason"] else state
 
 

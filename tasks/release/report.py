@@ -25,6 +25,10 @@ class ReleaseReport:
     bundle_digest: str
     stages: list[StageReport]
     regions: list[RegionOutcome]
+    actor: str = ""
+    """Who ordered the promotion."""
+    evidence: str = ""
+    """What its gates took for evidence, and their margins."""
 
     def figure(self, stage: str, name: str) -> float | None:
         """One figure by stage and name, or None if the stage did not report it."""
@@ -68,6 +72,8 @@ def make_report(
             StageReport(stage="promotion", seconds=outcome.seconds, figures=[]),
         ],
         regions=outcome.regions,
+        actor=outcome.actor,
+        evidence=outcome.evidence,
     )
 
 

@@ -1,12 +1,14 @@
 """What the gateway adds to a request: CPU time of its process, and latency against the model server alone.
 
-    python -m tests.bench.bench_gateway
+    python -m tests.bench.bench_gateway [--before REV]
 
 One engine, one gateway in front of it, one client, all on this machine. Rounds alternate between the
-direct and the routed path, and the medians over rounds are compared. Writes `build/bench/gateway.json`
+direct and the routed path, and the medians over rounds are compared. Then the gateway of an earlier commit is
+started beside this one and both do the same work in turn (gateway_before.py). Writes `build/bench/gateway.json`
 and exits 1 if a bound is not met.
 """
 
+import argparse
 import asyncio
 import json
 import random
@@ -23,6 +25,7 @@ from typing import Final
 import psutil
 import uvloop
 
+from tests.bench.gateway_before import BEFORE, against_before
 from tests.bench.targets import Target, finish, hardware, is_quiet, judge
 from tests.fakes.gateways import GatewayProcess, backend, route
 from tests.fakes.models import end_process, start_model_server, wait_until_ready, write_bundle
@@ -184,8 +187,13 @@ def put_route(gateway: GatewayProcess, engine_url: str) -> None:
 
 def main() -> int:
     machine, quiet = hardware(), is_quiet()
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.bench_gateway", description=__doc__.partition("\n")[0])
+    parser.add_argument("--before", default=BEFORE, help="the commit to compare with")
+    before = parser.parse_args().before
     with tempfile.TemporaryDirectory() as root, ExitStack() as stack:
         targets = bench(Path(root), stack, quiet=quiet)
+    with tempfile.TemporaryDirectory() as root, ExitStack() as stack:
+        targets += against_before(before, Path(root), stack)
     return finish("gateway", machine, targets)
 
 

@@ -18,7 +18,9 @@ from tests.fakes.models import CLASSES, FEATURES, linear_model, linear_weights
 pytestmark = pytest.mark.timeout(900)
 
 _RANK, _HIDDEN = 4, 64
-_POLICY = '{"steps_percent": [100], "min_requests": 10, "p95_floor_ms": 5000, "max_p95_ms": 10000}'
+_POLICY = json.dumps(
+    {"steps_percent": [100], "bake_s": 0, "min_requests": 10, "required_gates": [], "max_p95_ms": 10_000, "watch_s": 0}
+)
 
 
 def _promote(world: World, source: Path, model: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -2,11 +2,13 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flightpath.local.demo_policy import CLASSIFIERS
 from serving.credentials import SigningKey
 from serving.store import ArtifactStore
 from tests.e2e.conftest import FirstRelease, World, users
@@ -14,7 +16,7 @@ from tests.fakes.damage import Damage, damaged_bundle, scale_one_layer_wrongly, 
 
 pytestmark = pytest.mark.timeout(900)
 
-_POLICY = {"steps_percent": [5, 25, 50, 100], "min_requests": 30}
+_POLICY = replace(CLASSIFIERS, min_requests=30).to_json()
 
 
 def _promote(world: World, tmp_path: Path, release: str, bundle: dict[str, Any]) -> subprocess.CompletedProcess[str]:

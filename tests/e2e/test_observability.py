@@ -31,7 +31,7 @@ from serving.regions.places.topology import LOCAL_REGIONS, Topology
 from tests.fakes.exporters import NODES, Exporters
 from tests.fakes.faulty_backend import FaultyBackend, answer_class, answer_status
 from tests.fakes.faulty_llm import stream, whole
-from tests.fakes.gateways import LocalGateway, backend, infer_body, local_gateway, route
+from tests.fakes.gateways import LocalGateway, backend, infer_body, local_gateway, mirror, route
 from tests.fakes.prometheus import Alertmanager, BlackboxExporter, Prometheus, missing_programs
 from tests.fakes.regions import (
     MODEL,
@@ -190,7 +190,7 @@ async def second_gateway(root: Path, name: str) -> AsyncIterator[LocalGateway]:
         texts = stack.enter_context(FaultyBackend(stream(*whole("a", "b", "c"))))
         async with local_gateway(root / f"second-{name}", region=name) as gateway:
             pair = [backend(f"{n}@{name}", b.url, weight=50, region=name) for n, b in (("good", good), ("bad", bad))]
-            await gateway.put(route(*pair, mirror_to=f"good@{name}"))
+            await gateway.put(route(*pair, mirror=mirror(f"bad@{name}", f"good@{name}")))
             await gateway.put(route(backend(f"tiny@{name}", texts.url, weight=100, region=name), model="tiny"))
             yield gateway
 

@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -21,12 +21,25 @@ def answer_class(index: int) -> Behaviour:
     return lambda handler: handler.reply(200, json.dumps(document).encode())
 
 
-def answer_status(status: int) -> Behaviour:
-    return lambda handler: handler.reply(status, b'{"error": {"code": "on_order"}}')
+def table(data: bytes, shape: bytes) -> bytes:
+    """An infer answer whose one output has these data, which need be no JSON."""
+    return b'{"model_name":"digits","outputs":[{"name":"logits","shape":%s,"datatype":"FP32","data":%s}]}' % (
+        shape,
+        data,
+    )
 
 
-def answer_body(body: bytes) -> Behaviour:
-    return lambda handler: handler.reply(200, body)
+def answer_status(status: int, **headers: str) -> Behaviour:
+    """An answer of this status; of `headers`, underscores are dashes."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    # A 204 has no body: what came behind it would be the next answer on the connection.
+    body = b"" if status == 204 else b'{"error": {"code": "on_order"}}'
+    return lambda handler: handler.reply(status, body, headers=named)
+
+
+def answer_body(body: bytes, *, status: int = 200, content_type: str | None = None) -> Behaviour:
+    headers = {} if content_type is None else {"content-type": content_type}
+    return lambda handler: handler.reply(status, body, headers=headers)
 
 
 def break_off(handler: "Handler") -> None:
@@ -68,9 +81,11 @@ class Handler(BaseHTTPRequestHandler):
         self.server.paths.append(self.path)
         self.server.behaviour(self)
 
-    def reply(self, status: int, body: bytes, *, length: int | None = None) -> None:
+    def reply(
+        self, status: int, body: bytes, *, length: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         self.send_response(status)
-        for name, value in self.server.extra_headers.items():
+        for name, value in {**self.server.extra_headers, **(headers or {})}.items():
             self.send_header(name, value)
         self.send_header("content-length", str(len(body) if length is None else length))
         self.end_headers()

@@ -87,10 +87,10 @@ def until_client_leaves(left: threading.Event) -> Step:
     return behave
 
 
-def answer(*, reason: str = "stop", choices: int = 1) -> Behaviour:
-    """An answer that is not streamed."""
-    message = {"role": "assistant", "content": "hello"}
-    listed = [{"index": n, "message": message, "finish_reason": reason} for n in range(choices)]
+def answer(*, reason: str = "stop", choices: int = 1, text: str = "hello") -> Behaviour:
+    """An answer that is not streamed, as both APIs have it."""
+    message = {"role": "assistant", "content": text}
+    listed = [{"index": n, "message": message, "text": text, "finish_reason": reason} for n in range(choices)]
     body = {"id": "chatcmpl-1", "object": "chat.completion", "model": "tiny", "choices": listed, "usage": USAGE}
     return lambda handler: handler.reply(200, json.dumps(body).encode())
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from serving.credentials import TokenFolder
+from serving.credentials import TokenFolder, hop_credential
 from serving.gateway.app import GatewayConfig, assemble
 from serving.regions.places.topology import local_topology
 from serving.web_server import ServerLimits, WebServer, bind_listener
@@ -25,8 +25,10 @@ REGION = "us-east"
 class GatewayProcess:
     """`python -m serving.gateway.app` on a free port; `start` again replaces the running one."""
 
-    def __init__(self, root: Path, *, port: int | None = None) -> None:
+    def __init__(self, root: Path, *, port: int | None = None, code: Path | None = None) -> None:
+        """`code` is a checkout to run the gateway of, if not this one."""
         self.root = root
+        self.code = code
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.tokens = TokenFolder(folder=root / "tokens")
@@ -42,11 +44,19 @@ class GatewayProcess:
     def admin_headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.tokens.read('gateway')}"}
 
+    @property
+    def peer_headers(self) -> dict[str, str]:
+        """With these another `x-flightpath-` header is believed."""
+        return {"x-flightpath-credential": hop_credential(self.tokens.read("peer"))}
+
     def spawn(self) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "FLIGHTPATH_HOME": str(self.root), "FLIGHTPATH_PORT_BASE": str(self.port)}
+        if self.code is not None:
+            environment["PYTHONPATH"] = str(self.code)
         process = subprocess.Popen(
             [sys.executable, "-m", "serving.gateway.app", "--region", REGION],
             env=environment,
+            cwd=self.code,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
@@ -71,6 +81,8 @@ class LocalGateway:
         self.url = url
         self.server = server
         self._admin = {"authorization": f"Bearer {tokens.read('gateway')}"}
+        self.peer = {"x-flightpath-credential": hop_credential(tokens.read("peer"))}
+        """With this header another `x-flightpath-` one is believed."""
         self.http = httpx.AsyncClient(base_url=url, timeout=20, trust_env=False)
 
     async def put(self, document: dict[str, Any]) -> None:
@@ -82,6 +94,11 @@ class LocalGateway:
         response = await self.http.get(f"/admin/v1/stats/{model}", headers=self._admin)
         backends: dict[str, Any] = response.raise_for_status().json()["backends"]
         return backends
+
+    async def pairs(self, model: str, *, after: int = 0) -> dict[str, Any]:
+        response = await self.http.get(f"/admin/v1/pairs/{model}?after={after}", headers=self._admin)
+        document: dict[str, Any] = response.raise_for_status().json()
+        return document
 
     async def metric(self, line_start: str) -> float:
         """The value of the one line of /metrics that starts so; 0 if there is none."""
@@ -126,14 +143,23 @@ def backend(
     }
 
 
-def route(*backends: dict[str, Any], mirror_to: str | None = None, **changes: Any) -> dict[str, Any]:
+def mirror(candidate: str, live: str, **shares: float) -> dict[str, Any]:
+    """A route's mirror; the candidate's answers are repeated and nothing else, unless `shares` say otherwise."""
+    return {
+        "candidate": candidate,
+        "live": live,
+        **{"candidate_share": 1.0, "live_share": 0.0, "completions_share": 0.0, **shares},
+    }
+
+
+def route(*backends: dict[str, Any], mirror: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     """A route of the model `digits`."""
     return {
         "schema_version": 1,
         "model": "digits",
         "reason": None,
         "classes": [str(digit) for digit in range(10)],
-        "mirror_to": mirror_to,
+        "mirror": mirror,
         "backends": list(backends),
         **changes,
     }
@@ -164,6 +190,16 @@ class GatewayClient:
 
     def infer(self, *, rows: int = 1, headers: dict[str, str] | None = None) -> httpx.Response:
         return self.http.post("/v2/models/digits/infer", content=infer_body(rows), headers=headers)
+
+
+def endings(counters: dict[str, Any]) -> dict[str, int]:
+    """How users' attempts ended, by name; what never happened is left out."""
+    return {name: count for name, count in counters["users"].items() if name != "latencies" and count}
+
+
+def answers_timed(counters: dict[str, Any]) -> int:
+    """How many of users' answers have a latency."""
+    return sum(counters["users"]["latencies"])
 
 
 def infer_body(rows: int = 1) -> bytes:

@@ -32,16 +32,21 @@ CRASHING_AWAY = "crashing-away"
 """The same in the region called away; elsewhere it serves well."""
 QUICK = {
     "steps_percent": [50, 100],
+    "bake_s": 0.0,
     "min_requests": 6,
+    "required_gates": [],
+    "latency_margin": 1000.0,
+    "max_p95_ms": 20_000.0,
     "synthetic_after_s": 0.0,
+    "synthetic_evidence": True,
     "step_timeout_s": 60.0,
+    "on_inconclusive": "back",
+    "watch_s": 0.0,
     "drain_s": 0.5,
     "standby_s": 0.0,
     "start_timeout_s": 60.0,
-    "max_p95_ms": 20_000.0,
-    "max_p95_ratio": 1000.0,
 }
-"""A policy without waiting, and without latency bounds that a busy test machine would break."""
+"""A policy without waiting: steps pass on six requests, replayed ones too, unless a gate fails."""
 _SERVER_SCRIPT = Path(__file__).with_name("crashing_server.py")
 _LAUNCH = LaunchSettings(poll_s=0.05, stop_grace_s=5.0)
 _LIMITS = ServerLimits(idle_grace_s=0.0, drain_s=5.0)

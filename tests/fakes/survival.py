@@ -107,7 +107,7 @@ class World:
         self.orders += 1
         name = f"rel-{self.orders}"
         bundle = make_bundle(self.root, self.topology, samples=samples + self.orders, padding=padding)
-        policy = {"synthetic_after_s": -1.0, "standby_s": standby_s}
+        policy = {"synthetic_after_s": -1.0, "synthetic_evidence": False, "standby_s": standby_s}
         order = make_order(make_release(self.root, name, bundle), ["home", "away"], **policy)
         await client(self.topology).put_promotion(name, order)
         if kill is not None:

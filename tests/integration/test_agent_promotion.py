@@ -42,7 +42,7 @@ async def test_two_releases_go_live_in_both_regions_one_after_another(tmp_path: 
         ]
         assert server_names(topology, "home") == server_names(topology, "away") == ["rel-2"]
         again = await agent.put_promotion("p-2", make_order(second, ["home", "away"]))
-        assert again == two | {"regions": again["regions"]}
+        assert again == two | {"regions": again["regions"], "watching": again["watching"]}
         with pytest.raises(Conflict, match="other content"):
             await agent.put_promotion("p-2", make_order(second, ["home"]))
         await agent.put_promotion("p-3", make_order(second, ["home", "away"]))
@@ -58,7 +58,7 @@ async def test_two_releases_go_live_in_both_regions_one_after_another(tmp_path: 
     assert (three["state"], three["version"]) == ("live", 2)
     assert [(part["changed"], part["steps"]) for part in three["regions"]] == [(False, []), (False, [])]
     messages = [event["message"] for event in events]
-    assert messages[0] == "ordered"
+    assert messages[0] == "ordered by operator"
     assert messages.index("home: live") < messages.index("away: canary 50 %") < messages.index("away: live")
     assert messages[-1] == "live"
     assert [event["seq"] for event in events] == sorted({event["seq"] for event in events})
@@ -112,7 +112,7 @@ async def test_an_aborted_promotion_puts_the_old_weights_back(tmp_path: Path) ->
     async with running_regions(topology):
         await agent.put_promotion("p-1", make_order(first, ["home"]))
         await finished(agent, "p-1")
-        await agent.put_promotion("p-2", make_order(second, ["home"], synthetic_after_s=-1.0))
+        await agent.put_promotion("p-2", make_order(second, ["home"], synthetic_after_s=-1.0, synthetic_evidence=False))
         await reached(agent, "p-2", "home", "canary")
         with pytest.raises(Conflict, match="still running, got p-2"):
             await agent.put_promotion("p-3", make_order(first, ["home"]))
@@ -121,6 +121,6 @@ async def test_an_aborted_promotion_puts_the_old_weights_back(tmp_path: Path) ->
         region = await settled(agent)
         assert await infer(topology, "home") == (200, "rel-1", "home")
         assert server_names(topology, "home") == ["rel-1"]
-    assert (promotion["state"], promotion["reason"]) == ("aborted", "aborted on request")
+    assert (promotion["state"], promotion["reason"]) == ("aborted", "aborted by operator")
     assert part(promotion, "home")["state"] == "aborted"
     assert region["models"][0]["weights"] == {"rel-1@home": 100}

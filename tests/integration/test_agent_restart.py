@@ -32,6 +32,9 @@ from tests.fakes.regions import (
     settled,
 )
 
+USERS_ALONE = {"synthetic_after_s": -1.0, "synthetic_evidence": False}
+"""Nothing is replayed: the canary waits for users."""
+
 
 @contextmanager
 def agent_process(topology: Topology, region: str, root: Path) -> Iterator[subprocess.Popen[bytes]]:
@@ -76,8 +79,12 @@ async def test_a_rollout_whose_agent_was_killed_goes_live_under_the_next_agent(t
                 await answering(topology, process)
                 await agent.put_promotion("p-1", make_order(first, ["home"]))
                 await finished(agent, "p-1")
-                await agent.put_promotion("p-2", make_order(second, ["home"], synthetic_after_s=-1.0))
+                await agent.put_promotion(
+                    "p-2", make_order(second, ["home"], synthetic_after_s=-1.0, synthetic_evidence=False)
+                )
                 await reached(agent, "p-2", "home", state)
+                while "rel-2" not in server_names(topology, "home"):
+                    await asyncio.sleep(0.01)
                 process.send_signal(signal.SIGKILL)
                 process.wait()
             assert await infer(topology, "home") in [(200, "rel-1", "home"), (200, "rel-2", "home")]
@@ -106,7 +113,9 @@ async def test_a_candidate_that_died_while_no_agent_ran_is_taken_back(tmp_path: 
             async with running_agent(topology, "home"):
                 await agent.put_promotion("p-1", make_order(first, ["home"]))
                 await finished(agent, "p-1")
-                await agent.put_promotion("p-2", make_order(second, ["home"], synthetic_after_s=-1.0))
+                await agent.put_promotion(
+                    "p-2", make_order(second, ["home"], synthetic_after_s=-1.0, synthetic_evidence=False)
+                )
                 await reached(agent, "p-2", "home", "canary")
             records = read_records(topology.home.state_folder / "servers")
             candidate = next(record for record in records if record.name == "rel-2")

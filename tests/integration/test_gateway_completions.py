@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import httpx
 import openai
 import pytest
 
+from serving.gateway.blame import ENDINGS
 from serving.gateway.streaming import StreamLimits
 from serving.gateway.upstream import UpstreamLimits
 from tests.fakes import faulty_llm as llm
 from tests.fakes.faulty_backend import Behaviour, FaultyBackend, answer_body, answer_status, break_off, hang_up, stall
-from tests.fakes.gateways import LocalGateway, backend, local_gateway, route
+from tests.fakes.gateways import LocalGateway, answers_timed, backend, endings, local_gateway, route
 from tests.fakes.ports import free_port
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -59,47 +61,55 @@ async def chat(gateway: LocalGateway, *, stream: bool = True, **more: Any) -> ht
     return await gateway.http.post(CHAT, json={"model": "tiny", "messages": MESSAGES, "stream": stream, **more})
 
 
-async def errors_of(gateway: LocalGateway, backend_id: str) -> tuple[int, int, int]:
-    """Errors, timed answers and requests in flight."""
+async def ended(gateway: LocalGateway, backend_id: str) -> dict[str, int]:
+    """How users' attempts ended, and how many are in flight; what is 0 is left out. Each answer has a latency."""
     counters = (await gateway.stats("tiny"))[backend_id]
-    return counters["errors"], sum(counters["latency"]["counts"]), counters["in_flight"]
+    found = endings(counters)
+    assert answers_timed(counters) == found.get("answered", 0)
+    return {**found, **({"in_flight": counters["in_flight"]} if counters["in_flight"] else {})}
 
 
-async def eventually(gateway: LocalGateway, backend_id: str, expected: tuple[int, int, int]) -> None:
+async def eventually(gateway: LocalGateway, backend_id: str, expected: dict[str, int]) -> None:
     async with asyncio.timeout(10):
-        while await errors_of(gateway, backend_id) != expected:
+        while await ended(gateway, backend_id) != expected:
             await asyncio.sleep(0.01)
 
 
 BEFORE_THE_FIRST_TOKEN = [
-    pytest.param(answer_status(503), id="overloaded"),
-    pytest.param(answer_status(500), id="draining"),
-    pytest.param(answer_status(404), id="does-not-know-the-model"),
-    pytest.param(hang_up, id="hung-up"),
-    pytest.param(break_off, id="broken-off"),
-    pytest.param(stall(3), id="hangs"),
+    pytest.param(answer_status(503), "overloaded", id="overloaded"),
+    pytest.param(answer_status(429), "overloaded", id="rate-limited"),
+    *(pytest.param(answer_status(s), "failed", id=str(s)) for s in (204, 302, 401, 403, 404, 408, 415, 500, 502)),
+    pytest.param(hang_up, "failed", id="hung-up"),
+    pytest.param(break_off, "failed", id="broken-off"),
+    pytest.param(stall(3), "late", id="hangs"),
 ]
 
 
 @pytest.mark.parametrize(
-    "fault",
+    ("fault", "outcome"),
     [
         *BEFORE_THE_FIRST_TOKEN,
-        pytest.param(llm.stream(llm.DONE), id="overloaded-stream"),
-        pytest.param(llm.stream(llm.role(), llm.DONE), id="role-then-done"),
-        pytest.param(llm.stream(llm.finish("abort"), llm.DONE), id="aborted"),
-        pytest.param(llm.stream(llm.role(), llm.finish("abort"), llm.usage(), llm.DONE), id="role-then-aborted"),
-        pytest.param(llm.stream(llm.role(), llm.error(), llm.DONE), id="engine-dead"),
-        pytest.param(llm.stream(llm.role(), llm.cut), id="cut"),
-        pytest.param(llm.stream(), id="empty"),
-        pytest.param(llm.stream(b"data: nonsense\n\n", llm.DONE), id="not-json"),
-        pytest.param(llm.stream(b"data: " + b"x" * 30_000), id="endless-event"),
-        pytest.param(llm.stream(llm.role(), lambda handler: threading.Event().wait(3)), id="stalls"),
-        pytest.param(lambda handler: handler.start_stream("application/json") or handler.end_stream(), id="no-stream"),
+        pytest.param(llm.stream(llm.DONE), "overloaded", id="overloaded-stream"),
+        pytest.param(llm.stream(llm.error(503), llm.DONE), "overloaded", id="overloaded-event"),
+        pytest.param(llm.stream(llm.token().replace(b'"created":1', b'"created":NaN')), "failed", id="nan"),
+        pytest.param(llm.stream(llm.role(), llm.DONE), "failed", id="role-then-done"),
+        pytest.param(llm.stream(llm.finish("abort"), llm.DONE), "failed", id="aborted"),
+        pytest.param(
+            llm.stream(llm.role(), llm.finish("abort"), llm.usage(), llm.DONE), "failed", id="role-then-aborted"
+        ),
+        pytest.param(llm.stream(llm.role(), llm.error(), llm.DONE), "failed", id="engine-dead"),
+        pytest.param(llm.stream(llm.role(), llm.cut), "failed", id="cut"),
+        pytest.param(llm.stream(), "failed", id="empty"),
+        pytest.param(llm.stream(b"data: nonsense\n\n", llm.DONE), "failed", id="not-json"),
+        pytest.param(llm.stream(b"data: " + b"x" * 30_000), "failed", id="endless-event"),
+        pytest.param(llm.stream(llm.role(), lambda handler: threading.Event().wait(3)), "late", id="stalls"),
+        pytest.param(
+            lambda handler: handler.start_stream("application/json") or handler.end_stream(), "failed", id="no-stream"
+        ),
     ],
 )
 async def test_a_stream_that_fails_before_its_first_token_is_answered_by_another_backend(
-    gateway: LocalGateway, bad: FaultyBackend, good: FaultyBackend, fault: Behaviour
+    gateway: LocalGateway, bad: FaultyBackend, good: FaultyBackend, fault: Behaviour, outcome: str
 ) -> None:
     bad.behave(fault)
     await first_bad_then_good(gateway, bad, good)
@@ -108,22 +118,26 @@ async def test_a_stream_that_fails_before_its_first_token_is_answered_by_another
     assert response.headers["x-flightpath-release"] == "good"
     assert llm.texts_of(llm.data_of(response.content)) == ["x", "y"]
     assert llm.data_of(response.content)[-1] == b"[DONE]"
-    assert await errors_of(gateway, "bad@us-east") == (1, 0, 0)
-    assert await errors_of(gateway, "good@us-east") == (0, 1, 0)
+    assert await ended(gateway, "bad@us-east") == {outcome: 1}
+    assert await ended(gateway, "good@us-east") == {"answered": 1}
 
 
 @pytest.mark.parametrize(
-    "fault",
+    ("fault", "outcome"),
     [
         *BEFORE_THE_FIRST_TOKEN,
-        pytest.param(llm.answer(reason="abort"), id="aborted"),
-        pytest.param(llm.answer(choices=0), id="no-choices"),
-        pytest.param(answer_body(b"not json"), id="not-json"),
-        pytest.param(answer_body(b'{"choices": ['), id="cut-json"),
+        pytest.param(answer_body(b'{"choices": [{"index": NaN, "finish_reason": "stop"}]}'), "failed", id="nan"),
+        pytest.param(
+            answer_body(b'{"choices": [{"finish_reason": "stop"}]}', content_type="text/html"), "failed", id="html"
+        ),
+        pytest.param(llm.answer(reason="abort"), "failed", id="aborted"),
+        pytest.param(llm.answer(choices=0), "failed", id="no-choices"),
+        pytest.param(answer_body(b"not json"), "failed", id="not-json"),
+        pytest.param(answer_body(b'{"choices": ['), "failed", id="cut-json"),
     ],
 )
 async def test_a_whole_answer_that_is_none_is_given_by_another_backend(
-    gateway: LocalGateway, bad: FaultyBackend, good: FaultyBackend, fault: Behaviour
+    gateway: LocalGateway, bad: FaultyBackend, good: FaultyBackend, fault: Behaviour, outcome: str
 ) -> None:
     bad.behave(fault)
     good.behave(llm.answer())
@@ -131,8 +145,8 @@ async def test_a_whole_answer_that_is_none_is_given_by_another_backend(
     response = await chat(gateway, stream=False)
     assert response.json()["choices"][0]["message"]["content"] == "hello"
     assert response.headers["x-flightpath-release"] == "good"
-    assert await errors_of(gateway, "bad@us-east") == (1, 0, 0)
-    assert await errors_of(gateway, "good@us-east") == (0, 1, 0)
+    assert await ended(gateway, "bad@us-east") == {outcome: 1}
+    assert await ended(gateway, "good@us-east") == {"answered": 1}
 
 
 @pytest.mark.parametrize(
@@ -169,7 +183,7 @@ async def test_a_stream_that_breaks_after_its_first_token_is_no_success(
     assert (error["type"], error["param"], error["retryable"]) == ("server_error", None, True)
     assert b"[DONE]" not in received
     assert good.seen == []
-    assert await errors_of(gateway, "bad@us-east") == (1, 0, 0)
+    assert await ended(gateway, "bad@us-east") == {"late" if status == 504 else "failed": 1}
     counted = f'flightpath_gateway_requests_total{{code="{status}",model="tiny",version="1"}}'
     assert await gateway.metric(counted) == 1
 
@@ -187,12 +201,15 @@ async def test_openais_client_raises_when_a_stream_breaks_off(gateway: LocalGate
     assert said == ["", "begun"]
 
 
-@pytest.mark.parametrize("reason", ["stop", "length", "tool_calls", "function_call", "content_filter"])
+@pytest.mark.parametrize("reason", sorted(ENDINGS))
 async def test_an_ending_that_means_an_end_is_believed(gateway: LocalGateway, good: FaultyBackend, reason: str) -> None:
     good.behave(llm.stream(llm.role(), llm.finish(reason), llm.DONE))
     await only(gateway, good)
     assert llm.data_of((await chat(gateway)).content)[-1] == b"[DONE]"
-    assert await errors_of(gateway, "only@us-east") == (0, 1, 0)
+    assert await ended(gateway, "only@us-east") == {"answered": 1}
+    good.behave(llm.answer(reason=reason))
+    assert (await chat(gateway, stream=False)).status_code == 200
+    assert await ended(gateway, "only@us-east") == {"answered": 2}
 
 
 async def test_each_event_goes_on_before_the_next_one_exists(gateway: LocalGateway, good: FaultyBackend) -> None:
@@ -208,14 +225,14 @@ async def test_each_event_goes_on_before_the_next_one_exists(gateway: LocalGatew
             while f'"t{n}"'.encode() not in received:
                 received += await anext(reads)
             assert f'"t{n + 1}"'.encode() not in received
-            assert (await errors_of(gateway, "only@us-east"))[2] == 1
+            assert await ended(gateway, "only@us-east") == {"in_flight": 1}
             gate.set()
         received += b"".join([chunk async for chunk in reads])
     assert llm.texts_of(llm.data_of(received)) == ["t0", "t1", "t2"]
-    assert await errors_of(gateway, "only@us-east") == (0, 1, 0)
+    assert await ended(gateway, "only@us-east") == {"answered": 1}
 
 
-async def test_a_client_that_leaves_ends_its_request_and_is_charged_to_nobody(
+async def test_a_client_that_leaves_after_a_token_ends_its_request_and_has_an_answer(
     gateway: LocalGateway, good: FaultyBackend
 ) -> None:
     left = threading.Event()
@@ -225,12 +242,12 @@ async def test_a_client_that_leaves_ends_its_request_and_is_charged_to_nobody(
     async with gateway.http.stream("POST", CHAT, json=request) as response:
         await anext(response.aiter_raw())
     assert await asyncio.to_thread(left.wait, 10)
-    await eventually(gateway, "only@us-east", (0, 1, 0))
+    await eventually(gateway, "only@us-east", {"answered": 1})
     assert await gateway.metric('flightpath_gateway_requests_total{code="499",model="tiny",version="4"}') == 1
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_client_that_leaves_before_the_first_token_ends_its_request_too(
+async def test_a_client_that_leaves_before_the_first_token_ends_its_request_and_is_counted(
     gateway: LocalGateway, good: FaultyBackend, stream: bool
 ) -> None:
     left, entered = threading.Event(), threading.Event()
@@ -245,7 +262,8 @@ async def test_a_client_that_leaves_before_the_first_token_ends_its_request_too(
     assert await asyncio.to_thread(entered.wait, 10)
     asking.cancel()
     assert await asyncio.to_thread(left.wait, 10)
-    await eventually(gateway, "only@us-east", (0, 0, 0))
+    await eventually(gateway, "only@us-east", {"abandoned": 1})
+    assert (await gateway.stats("tiny"))["only@us-east"]["ejected"] is False
 
 
 async def test_a_client_that_does_not_read_slows_the_model_server_down_and_is_dropped(
@@ -264,7 +282,7 @@ async def test_a_client_that_does_not_read_slows_the_model_server_down_and_is_dr
     body = json.dumps({"model": "tiny", "messages": MESSAGES, "stream": True}).encode()
     writer.write(f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
     await reader.readline()
-    await eventually(gateway, "only@us-east", (0, 1, 0))
+    await eventually(gateway, "only@us-east", {"answered": 1})
     assert sum(sent) < 20_000_000
     writer.close()
 
@@ -302,13 +320,35 @@ async def test_a_body_goes_on_byte_for_byte(gateway: LocalGateway, good: FaultyB
 
 async def test_a_refusal_is_the_users_and_no_error_of_the_backend(gateway: LocalGateway, bad: FaultyBackend) -> None:
     await only(gateway, bad)
-    for behaviour in (answer_status(400), llm.stream(llm.error(400), llm.DONE)):
-        bad.behave(behaviour)
+    for status in (400, 413, 422):
+        for behaviour in (answer_status(status), llm.stream(llm.error(status), llm.DONE)):
+            bad.behave(behaviour)
+            response = await chat(gateway)
+            assert response.status_code == status
+            assert "error" in response.json()
+            assert response.headers["x-flightpath-release"] == "only"
+    assert await ended(gateway, "only@us-east") == {"refused": 6}
+    assert (await gateway.stats("tiny"))["only@us-east"]["ejected"] is False
+
+
+async def test_a_key_spelled_with_escapes_does_not_evade_the_usage(gateway: LocalGateway, good: FaultyBackend) -> None:
+    await only(gateway, good)
+    escaped = b'{"model":"tiny","stream":true,"messages":[],"stream_\\u006fptions":null}'
+    response = await gateway.http.post(CHAT, content=escaped)
+    assert json.loads(good.seen[-1][1])["stream_options"] == {"include_usage": True}
+    assert b"usage" not in response.content
+    assert await gateway.metric('flightpath_gateway_tokens_total{direction="out",model="tiny",version="4"}') == 4
+
+
+async def test_a_slow_first_token_is_waited_for_at_two_servers_at_most(gateway: LocalGateway) -> None:
+    with ExitStack() as stack:
+        servers = [stack.enter_context(FaultyBackend(stall(3))) for _ in range(3)]
+        await gateway.put(
+            llm_route(*(backend(f"rel-{n}@us-east", server.url, weight=30) for n, server in enumerate(servers)))
+        )
         response = await chat(gateway)
-        assert response.status_code == 400
-        assert "error" in response.json()
-        assert response.headers["x-flightpath-release"] == "only"
-    assert await errors_of(gateway, "only@us-east") == (0, 0, 0)
+        assert (response.status_code, response.json()["error"]["code"]) == (504, "timed_out")
+        assert sum(len(server.seen) for server in servers) == 2
 
 
 async def test_errors_have_openais_shape_and_our_fields(gateway: LocalGateway) -> None:
@@ -360,9 +400,10 @@ async def test_a_region_without_the_model_routes_streams_to_one_that_has_it(
             received += b"".join([chunk async for chunk in reads])
         assert b"[DONE]" not in received
         assert "error" in json.loads(llm.data_of(received)[-1])
-        assert await errors_of(gateway, "rel-1@eu-west") == (1, 2, 0)
-        hop = await gateway.http.post(CHAT, json={"model": "tiny"}, headers={"x-flightpath-hop": "1"})
-        assert hop.status_code == 503
+        assert await ended(gateway, "rel-1@eu-west") == {"failed": 1, "answered": 2}
+        told = {"x-flightpath-hop": "1", **gateway.peer}
+        hop = await gateway.http.post(CHAT, json={"model": "tiny"}, headers=told)
+        assert (hop.status_code, hop.headers["x-flightpath-tried"]) == (503, "0")
 
 
 async def test_a_draining_gateway_lets_its_streams_end(gateway: LocalGateway, good: FaultyBackend) -> None:

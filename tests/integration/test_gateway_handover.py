@@ -124,7 +124,33 @@ def test_a_successor_serves_the_routes_and_starts_its_counters_at_0(
         after = client.http.get(stats_url, headers=headers).json()
         assert client.infer().status_code == 200
     assert after["boot_id"] != before["boot_id"]
-    assert (before["backends"]["rel-1@us-east"]["requests"], after["backends"]["rel-1@us-east"]["requests"]) == (1, 0)
+    answered = [read["backends"]["rel-1@us-east"]["users"]["answered"] for read in (before, after)]
+    assert answered == [1, 0]
+
+
+def test_a_token_is_good_once_whichever_gateway_is_asked_and_after_a_restart(
+    gateway: GatewayProcess, model: FaultyBackend
+) -> None:
+    old = gateway.start()
+    set_route(gateway, model.url)
+    tokens = [ask(gateway).headers["x-flightpath-feedback"] for _ in range(3)]
+
+    def counted(token: str) -> bool:
+        answer = httpx.post(f"{gateway.url}/v1/feedback", json={"token": token, "labels": [3]}, trust_env=False)
+        found: bool = answer.raise_for_status().json()["counted"]
+        return found
+
+    assert counted(tokens[0])
+    gateway.spawn()
+    assert old.wait(timeout=30) == 0
+    assert [counted(token) for token in tokens[:2]] == [False, True]
+    gateway.processes[-1].kill()
+    gateway.processes[-1].wait()
+    gateway.start()
+    assert [counted(token) for token in tokens] == [False, False, True]
+    for name in ("feedback.key", "feedback.sqlite"):
+        assert (gateway.folder / name).exists()
+    assert (gateway.folder / "feedback.key").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_killed_gateway_comes_back_with_its_routes_and_no_agent(

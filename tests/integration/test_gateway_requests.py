@@ -8,7 +8,8 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.fakes.gateways import GatewayClient, GatewayProcess, backend, infer_body, route
+from serving.counters import ENDINGS
+from tests.fakes.gateways import GatewayClient, GatewayProcess, backend, infer_body, mirror, route
 from tests.fakes.models import (
     end_process,
     linear_weights,
@@ -98,20 +99,48 @@ def test_feedback_is_counted_once_on_the_backend_that_answered(client: GatewayCl
     answer = client.http.post("/v1/predict", json={"model": "digits", "inputs": samples}).json()
     said = [p["label"] for p in answer["predictions"]]
     labels = [said[0], str((int(said[1]) + 1) % 10)]
-    feedback = {"request_id": answer["request_id"], "labels": labels}
-    assert client.http.post("/v1/feedback", json=feedback).status_code == 202
-    assert client.http.post("/v1/feedback", json=feedback).json()["counted"] is False
+    feedback = {"token": answer["feedback_token"], "labels": labels}
+    first = client.http.post("/v1/feedback", json=feedback)
+    assert (first.status_code, first.json()) == (202, {"model": "digits", "rows": 2, "counted": True})
+    again = client.http.post("/v1/feedback", json=feedback)
+    assert (again.status_code, again.json()["counted"]) == (202, False)
     after = client.stats()["rel-1@us-east"]
-    assert after["labelled"] - before["labelled"] == 2
-    assert after["correct"] - before["correct"] == 1
+    # Two rows of one request are one sample, half of it right.
+    assert after["labelled"] - before["labelled"] == 1
+    assert after["correct"] - before["correct"] == 0.5
 
 
-def test_feedback_that_fits_no_answer_is_refused(client: GatewayClient) -> None:
-    response = client.http.post("/v1/feedback", json={"request_id": "never", "labels": ["1"]})
-    assert (response.status_code, error_of(response)["code"]) == (404, "not_found")
-    request_id = client.infer().headers["x-request-id"]
-    response = client.http.post("/v1/feedback", json={"request_id": request_id, "labels": ["1", "2"]})
-    assert (response.status_code, error_of(response)["code"]) == (400, "invalid_input")
+def test_feedback_without_a_token_of_ours_is_refused(client: GatewayClient) -> None:
+    token = client.infer(headers={"x-request-id": "mine"}).headers["x-flightpath-feedback"]
+    forged = token[:-4] + ("AAAA" if token[-4:] != "AAAA" else "BBBB")
+    cases = [
+        ({"request_id": "mine", "labels": ["1"]}, 400, "invalid_input"),
+        ({"token": token, "labels": "1"}, 400, "invalid_input"),
+        ({"token": token, "labels": ["1", "2"]}, 400, "invalid_input"),
+        ({"token": token, "labels": ["nothing"]}, 400, "invalid_input"),
+        ({"token": "mine", "labels": ["1"]}, 400, "invalid_input"),
+        ({"token": "\u00e9" * 100, "labels": ["1"]}, 400, "invalid_input"),
+        ({"token": forged, "labels": ["1"]}, 401, "unauthorized"),
+    ]
+    for document, status, code in cases:
+        response = client.http.post("/v1/feedback", json=document)
+        assert (response.status_code, error_of(response)["code"]) == (status, code)
+    assert "token" in client.http.post("/v1/feedback", json={"request_id": "mine", "labels": ["1"]}).text
+    # None of them used it up.
+    assert client.http.post("/v1/feedback", json={"token": token, "labels": ["1"]}).json()["counted"] is True
+
+
+def test_what_a_gateway_or_an_agent_asks_gets_no_token(client: GatewayClient, gateway: GatewayProcess) -> None:
+    for mark in ("hop", "synthetic"):
+        told = {f"x-flightpath-{mark}": "1", **gateway.peer_headers}
+        assert "x-flightpath-feedback" not in client.infer(headers=told).headers
+
+
+def test_an_answer_of_very_many_rows_has_no_token(client: GatewayClient) -> None:
+    assert "x-flightpath-feedback" in client.infer(rows=1000).headers
+    response = client.infer(rows=1024)
+    assert response.status_code == 200
+    assert len(response.headers["x-flightpath-feedback"]) < 2048
 
 
 def test_an_unknown_model_is_404(client: GatewayClient) -> None:
@@ -145,9 +174,37 @@ def test_a_users_mistake_is_the_model_servers_400_and_charges_nobody(client: Gat
     assert response.status_code == 400
     assert error_of(response)["expected"] == "['x']"
     after = client.stats()["rel-1@us-east"]
-    assert after["errors"] == before["errors"]
-    assert after["requests"] == before["requests"] + 1
-    assert after["latency"] == before["latency"]
+    assert after["users"]["refused"] == before["users"]["refused"] + 1
+    assert after["users"]["failed"] == before["users"]["failed"]
+    assert after["users"]["latencies"] == before["users"]["latencies"]
+
+
+def test_an_input_that_makes_the_model_overflow_is_the_users(client: GatewayClient) -> None:
+    before = client.stats()["rel-1@us-east"]
+    tensor = {"name": "x", "shape": [1, 64], "datatype": "FP32", "data": [3e38] * 64}
+    for _ in range(4):
+        response = client.http.post("/v2/models/digits/infer", json={"inputs": [tensor]})
+        assert (response.status_code, error_of(response)["code"]) == (422, "unprocessable")
+        assert error_of(response)["expected"] == "inputs with finite outputs"
+    after = client.stats()["rel-1@us-east"]
+    assert after["users"]["refused"] - before["users"]["refused"] == 4
+    assert (after["users"]["failed"], after["ejected"]) == (before["users"]["failed"], False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"digits","inputs":' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"model":"digits","inputs":[["\\ud800"]]}',
+        b'{"model":"digits","inputs":[[1' + b"0" * 400 + b"]]}",
+        b'{"model":"digits","inputs":[[' + b"9" * 5000 + b"]]}",
+        b'{"model":"digits","inputs":[[NaN]]}',
+        b"\xff\xfe",
+    ],
+)
+def test_samples_that_are_rubbish_are_the_users(client: GatewayClient, body: bytes) -> None:
+    response = client.http.post("/v1/predict", content=body)
+    assert (response.status_code, error_of(response)["code"]) == (400, "invalid_input")
 
 
 def test_a_body_beyond_the_bound_is_413_announced_or_not(client: GatewayClient) -> None:
@@ -187,7 +244,9 @@ def test_a_deleted_model_is_unknown(client: GatewayClient, gateway: GatewayProce
 
 def test_routes_are_listed_as_they_were_set(client: GatewayClient, gateway: GatewayProcess, engine: str) -> None:
     document = route(
-        backend("a@us-east", engine, weight=60), backend("b@us-east", engine, weight=40), mirror_to="a@us-east"
+        backend("a@us-east", engine, weight=60),
+        backend("b@us-east", engine, weight=40),
+        mirror=mirror("b@us-east", "a@us-east"),
     )
     assert client.put(document).json() == document
     assert client.http.get("/admin/v1/routes", headers=gateway.admin_headers).json() == {"routes": [document]}
@@ -201,8 +260,11 @@ def test_the_protocols_own_questions_are_answered(client: GatewayClient) -> None
     assert client.http.get("/v2/models/digits").json()["inputs"] == [
         {"name": "x", "datatype": "FP32", "shape": [-1, 64]}
     ]
-    for path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"):
-        assert client.http.get(path).status_code == 200
+    for path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/v2/models/digits/ready"):
+        asked = client.http.get(path)
+        head = client.http.head(path)
+        assert (asked.status_code, head.status_code, head.content) == (200, 200, b"")
+        assert head.headers["content-length"] == asked.headers["content-length"]
     assert client.http.get("/nothing").status_code == 404
 
 
@@ -214,15 +276,16 @@ def test_weights_are_exact_shares_of_real_traffic(client: GatewayClient, engine:
     assert (versions.count("live"), versions.count("canary")) == (30, 10)
 
 
-def test_synthetic_requests_are_counted_apart_as_well(client: GatewayClient) -> None:
+def test_synthetic_requests_are_counted_apart_if_a_peer_says_so(client: GatewayClient, gateway: GatewayProcess) -> None:
     before = client.stats()["rel-1@us-east"]
+    client.infer(headers={"x-flightpath-synthetic": "1", **gateway.peer_headers})
     client.infer(headers={"x-flightpath-synthetic": "1"})
-    client.infer()
+    client.infer(headers={"x-flightpath-synthetic": "1", "x-flightpath-credential": "x"})
     after = client.stats()["rel-1@us-east"]
-    assert after["requests"] - before["requests"] == 2
-    assert after["synthetic"] - before["synthetic"] == 1
-    assert sum(after["latency"]["counts"]) - sum(before["latency"]["counts"]) == 2
-    assert after["in_flight"] == 0
+    for kind, count in (("users", 2), ("synthetic", 1)):
+        assert after[kind]["answered"] - before[kind]["answered"] == count
+        assert sum(after[kind]["latencies"]) - sum(before[kind]["latencies"]) == count
+    assert (after["in_flight"], after["overdue"]) == (0, 0)
 
 
 def test_prometheus_reads_requests_by_model_version_and_code(client: GatewayClient) -> None:
@@ -241,4 +304,5 @@ def test_the_status_page_stands_alone(client: GatewayClient) -> None:
     assert "http://" not in page.text.replace("http://www.w3.org", "")
     assert "https://" not in page.text
     (model,) = client.http.get("/v1/status").json()["models"]
-    assert {"requests", "errors", "p50_ms", "p95_ms", "agreed", "weight"} <= set(model["backends"][0])
+    shown = {"requests", "p50_ms", "p95_ms", "agreed", "weight", "overdue", *ENDINGS}
+    assert shown <= set(model["backends"][0])

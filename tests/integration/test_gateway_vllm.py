@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes import faulty_llm as llm
 from tests.fakes.faulty_backend import FaultyBackend
-from tests.fakes.gateways import GatewayClient, GatewayProcess, backend, route, wait_for
+from tests.fakes.gateways import GatewayClient, GatewayProcess, answers_timed, backend, endings, route, wait_for
 from tests.fakes.language_models import VllmServer, write_llama
 from tests.fakes.ports import free_port
 
@@ -125,12 +125,13 @@ def test_openais_client_streams_both_apis(client: GatewayClient, gateway: Gatewa
 
 
 def test_a_request_that_vllm_refuses_is_the_users(client: GatewayClient) -> None:
-    before = client.stats(MODEL)["live@us-east"]["errors"]
+    before = endings(client.stats(MODEL)["live@us-east"]).get("refused", 0)
     for stream in (True, False):
         response = client.http.post(CHAT, json=ask(1_000_000, stream=stream))
         assert response.status_code == 400
         assert "max_tokens" in response.json()["error"]["message"]
-    assert client.stats(MODEL)["live@us-east"]["errors"] == before
+    after = endings(client.stats(MODEL)["live@us-east"])
+    assert (after["refused"] - before, after.get("failed", 0)) == (2, 0)
 
 
 def test_a_dead_backend_is_passed_over_before_the_first_byte(client: GatewayClient, vllm: VllmServer) -> None:
@@ -139,7 +140,7 @@ def test_a_dead_backend_is_passed_over_before_the_first_byte(client: GatewayClie
     response = client.http.post(CHAT, json=ask(5, stream=True))
     assert response.headers["x-flightpath-release"] == "live"
     assert llm.data_of(response.content)[-1] == b"[DONE]"
-    assert client.stats(MODEL)["dead@us-east"]["errors"] == 1
+    assert endings(client.stats(MODEL)["dead@us-east"]) == {"failed": 1}
 
 
 def test_an_engine_killed_in_mid_stream_is_an_error_for_the_client(
@@ -160,11 +161,11 @@ def test_an_engine_killed_in_mid_stream_is_an_error_for_the_client(
         except (openai.APIError, httpx.RemoteProtocolError) as error:
             broke_off = error
     after = client.stats(MODEL)["live@us-east"]
-    endings = [choice.finish_reason for chunk in received for choice in chunk.choices if choice.finish_reason]
-    assert endings == []
+    finished = [choice.finish_reason for chunk in received for choice in chunk.choices if choice.finish_reason]
+    assert finished == []
     assert broke_off is not None, f"{len(received)} chunks, then an end like any other; the last: {received[-1]}"
-    assert after["errors"] - before["errors"] == 1
-    assert sum(after["latency"]["counts"]) == sum(before["latency"]["counts"])
+    assert after["users"]["failed"] - before["users"]["failed"] == 1
+    assert answers_timed(after) == answers_timed(before)
 
 
 def test_after_that_another_backend_answers(client: GatewayClient, vllm: VllmServer) -> None:

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from serving.bundle import TensorSpec
 from serving.engines.protocol import DATATYPES, InferRequest, encode_infer_response, parse_infer_request, parse_tensor
-from serving.errors import InvalidInput, PermanentError
+from serving.errors import InvalidInput, Unprocessable
 
 X = TensorSpec(name="x", datatype="FP32", shape=[-1, 4])
 Y = TensorSpec(name="y", datatype="FP32", shape=[-1, 2])
@@ -119,7 +119,9 @@ def test_the_response_carries_id_and_only_the_outputs_asked_for() -> None:
     }
 
 
-def test_a_model_that_answers_nan_has_failed() -> None:
+@pytest.mark.parametrize(("value", "named"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "inf")])
+def test_an_input_that_makes_the_model_overflow_is_refused(value: float, named: str) -> None:
     request = InferRequest(id=None, inputs={}, rows=1, outputs=["y"])
-    with pytest.raises(PermanentError, match="output y is not finite"):
-        encode_infer_response(request=request, model="m", version="3", outputs={"y": np.array([np.nan])})
+    with pytest.raises(Unprocessable, match=f"output y is not finite, got {named}") as raised:
+        encode_infer_response(request=request, model="m", version="3", outputs={"y": np.array([value])})
+    assert raised.value.http_status == 422

@@ -55,7 +55,7 @@ def test_it_computes_what_the_model_computes_below_and_above_a_batch(engine: Run
         (output,) = document["outputs"]
         assert (document["model_name"], document["model_version"]) == ("digits", "4")
         assert (output["name"], output["datatype"], output["shape"]) == ("logits", "FP32", [rows, 10])
-        np.testing.assert_allclose(np.reshape(output["data"], (rows, 10)), x @ weights + bias, rtol=1e-4)
+        np.testing.assert_allclose(np.reshape(output["data"], (rows, 10)), x @ weights + bias, rtol=1e-4, atol=1e-5)
 
 
 def test_it_tells_about_itself(engine: Running) -> None:

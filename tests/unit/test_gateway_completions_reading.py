@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.errors import BadUpstream, InvalidInput
+from serving.errors import BadUpstream, InvalidInput, Overloaded, RateLimited
 from serving.gateway.completions import StreamJudge, Usage, judge_answer, parse_request
 from serving.gateway.sse import SseParser
 from tests.fakes import faulty_llm as llm
@@ -82,7 +82,7 @@ def test_anything_that_was_generated_is_content(delta: dict[str, Any]) -> None:
     assert follow(event)[1] == [(True, True, False)]
 
 
-@pytest.mark.parametrize("reason", ["abort", "error", "repetition", "", 1, True])
+@pytest.mark.parametrize("reason", ["abort", "error", "", 1, True, "STOP"])
 def test_another_ending_is_not_believed(reason: Any) -> None:
     with pytest.raises(BadUpstream, match="did not end well"):
         follow(llm.token(), llm.finish(reason))
@@ -91,7 +91,6 @@ def test_another_ending_is_not_believed(reason: Any) -> None:
 @pytest.mark.parametrize(
     "steps",
     [
-        (llm.DONE,),
         (llm.role(), llm.DONE),
         (llm.token(index=0), llm.token(index=1), llm.finish(index=1), llm.DONE),
         (llm.usage(), llm.DONE),
@@ -110,7 +109,25 @@ def test_rubbish_is_named(data: bytes) -> None:
         follow(b"data: " + data + b"\n\n")
 
 
-@pytest.mark.parametrize("code", [500, None, "400", 401, 404, 429])
+def test_an_end_before_anything_is_what_an_overloaded_server_says() -> None:
+    with pytest.raises(Overloaded, match="ended before it began"):
+        follow(llm.DONE)
+
+
+@pytest.mark.parametrize(("code", "kind"), [(429, RateLimited), (503, Overloaded)])
+def test_an_error_event_may_say_that_there_is_no_room(code: int, kind: type[Overloaded]) -> None:
+    with pytest.raises(Overloaded) as raised:
+        follow(llm.error(code))
+    assert type(raised.value) is kind
+
+
+@pytest.mark.parametrize("data", [b'{"choices": [], "x": NaN}', b'{"choices": [], "x": -Infinity}'])
+def test_what_json_does_not_allow_is_the_servers(data: bytes) -> None:
+    with pytest.raises(BadUpstream, match="not JSON"):
+        follow(b"data: " + data + b"\n\n")
+
+
+@pytest.mark.parametrize("code", [500, None, "400", 401, 404])
 def test_only_an_error_that_blames_the_request_does_so(code: Any) -> None:
     with pytest.raises(BadUpstream, match="broke off with an error"):
         follow(llm.error(code))
@@ -119,7 +136,15 @@ def test_only_an_error_that_blames_the_request_does_so(code: Any) -> None:
     assert judge.see(event).refusal == 400
 
 
-@pytest.mark.parametrize("usage", [None, 1, {}, {"prompt_tokens": -1}, {"prompt_tokens": True, "completion_tokens": 1}])
+def test_the_last_of_two_keys_of_one_name_counts_however_it_is_spelled() -> None:
+    body = b'{"model":"tiny","stream":true,"stream_\\u006fptions":null}'
+    assert json.loads(parse_request(CHAT, body).body)["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [None, 1, {}, {"prompt_tokens": -1}, {"prompt_tokens": 10**30}, {"prompt_tokens": True, "completion_tokens": 1}],
+)
 def test_usage_that_makes_no_sense_is_not_counted(usage: Any) -> None:
     answer = {"choices": [{"index": 0, "finish_reason": "stop"}], "usage": usage}
     assert judge_answer(json.dumps(answer).encode()) is None

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.gateway import blame
 from serving.gateway.ejection import Ejection, EjectionLimits
-from serving.gateway.routing import Backend, RouteInForce, parse_route
+from serving.gateway.routing import RouteInForce
+from serving.routes import Backend, parse_route
 from tests.fakes.gateways import backend, route
 
 MODEL = "digits"
@@ -39,16 +41,49 @@ def at(name: str, url: str = "http://127.0.0.1:1") -> Backend:
 A = at("a")
 
 
+def end(ejection: Ejection, verdict: blame.Verdict) -> bool:
+    """A whole attempt."""
+    return ejection.ended(MODEL, A, verdict, probe=ejection.began(MODEL, A))
+
+
 def fail(ejection: Ejection, times: int) -> list[bool]:
-    return [ejection.failed(MODEL, A, probe=ejection.began(MODEL, A)) for _ in range(times)]
+    return [end(ejection, blame.FAILED) for _ in range(times)]
 
 
 def test_three_failures_in_a_row_eject(ejection: Ejection) -> None:
     assert fail(ejection, 2) == [False, False]
-    ejection.succeeded(MODEL, A)
+    end(ejection, blame.ANSWERED)
+    assert fail(ejection, 2) == [False, False]
+    end(ejection, blame.REFUSED)
     assert fail(ejection, 3) == [False, False, True]
     assert ejection.avoided(MODEL, [A, at("b")]) == {"a"}
     assert not ejection.ejected("other", A)
+
+
+def test_one_late_answer_ejects_at_once(ejection: Ejection, clock: Clock) -> None:
+    assert end(ejection, blame.LATE)
+    assert ejection.ejected(MODEL, A)
+    # Others that waited beside it are no news.
+    assert not ejection.ended(MODEL, A, blame.LATE, probe=False)
+    clock.now += 1
+    assert end(ejection, blame.LATE)
+    clock.now += 1.5
+    assert ejection.ejected(MODEL, A)
+
+
+@pytest.mark.parametrize("verdict", [blame.OVERLOADED, blame.REFUSED, blame.ABANDONED, blame.UNKNOWN, blame.ANSWERED])
+def test_what_is_no_failure_never_ejects(ejection: Ejection, verdict: blame.Verdict) -> None:
+    assert [end(ejection, verdict) for _ in range(50)] == [False] * 50
+    assert not ejection.ejected(MODEL, A)
+
+
+def test_no_room_is_a_sign_of_life_and_forgets_no_failures(ejection: Ejection, clock: Clock) -> None:
+    fail(ejection, 2)
+    end(ejection, blame.OVERLOADED)
+    assert fail(ejection, 1) == [True]
+    clock.now += 1
+    end(ejection, blame.OVERLOADED)
+    assert not ejection.ejected(MODEL, A)
 
 
 def test_each_ejection_is_twice_as_long_up_to_a_bound(ejection: Ejection, clock: Clock) -> None:
@@ -70,7 +105,7 @@ def test_one_request_decides_whether_it_comes_back(ejection: Ejection, clock: Cl
     assert ejection.began(MODEL, A)
     assert ejection.ejected(MODEL, A)
     assert not ejection.began(MODEL, A)
-    ejection.succeeded(MODEL, A)
+    ejection.ended(MODEL, A, blame.ANSWERED, probe=True)
     assert not ejection.ejected(MODEL, A)
     assert fail(ejection, 2) == [False, False]
 
@@ -79,7 +114,7 @@ def test_a_user_who_leaves_decides_nothing(ejection: Ejection, clock: Clock) -> 
     fail(ejection, 3)
     clock.now += 1
     assert ejection.began(MODEL, A)
-    ejection.abandoned(MODEL, A, probe=True)
+    ejection.ended(MODEL, A, blame.ABANDONED, probe=True)
     assert not ejection.ejected(MODEL, A)
     assert ejection.began(MODEL, A)
 
@@ -92,7 +127,7 @@ def test_a_stream_that_begins_brings_it_back_and_one_that_breaks_ejects_it_for_l
     probe = ejection.began(MODEL, A)
     ejection.first_token(MODEL, A, probe=probe)
     assert not ejection.ejected(MODEL, A)
-    assert ejection.failed(MODEL, A, probe=probe)
+    assert ejection.ended(MODEL, A, blame.FAILED, probe=probe)
     clock.now += 1.5
     assert ejection.ejected(MODEL, A)
     clock.now += 0.5
@@ -101,7 +136,7 @@ def test_a_stream_that_begins_brings_it_back_and_one_that_breaks_ejects_it_for_l
 
 def test_failures_that_began_before_the_ejection_do_not_lengthen_it(ejection: Ejection, clock: Clock) -> None:
     begun = [ejection.began(MODEL, A) for _ in range(20)]
-    assert [ejection.failed(MODEL, A, probe=probe) for probe in begun].count(True) == 1
+    assert [ejection.ended(MODEL, A, blame.FAILED, probe=probe) for probe in begun].count(True) == 1
     clock.now += 1
     assert not ejection.ejected(MODEL, A)
 

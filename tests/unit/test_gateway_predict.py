@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import BadUpstream, InvalidInput
-from serving.gateway.mirror import agreement
+from serving.gateway.answers import agreement, judge_infer
 from serving.gateway.predict import build_infer_request, label_predictions
 
 IMAGE = {"inputs": [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 2, 2]}]}
@@ -68,6 +68,62 @@ def test_the_score_is_the_softmax_of_the_first_highest_class(scores: list[float]
     assert prediction["score"] == pytest.approx(float((exponents / exponents.sum()).max()), rel=1e-9)
 
 
-def test_agreement_counts_rows_and_a_missing_row_agrees_with_nothing() -> None:
-    assert agreement([1, 2, 3], [1, 0, 3]) == (3, 2)
-    assert agreement([1, 2, 3], [1, 2]) == (3, 2)
+def test_agreement_is_a_share_of_rows_and_a_missing_row_agrees_with_nothing() -> None:
+    assert agreement([1, 2, 3], [1, 0, 3]) == pytest.approx(2 / 3)
+    assert agreement([1, 2, 3], [1, 2]) == pytest.approx(2 / 3)
+    assert agreement([1], [1]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("data", "shape", "classes"),
+    [
+        ([0.5, 2, 1, 7, 7, 0], [2, 3], [1, 0]),
+        ([[0.5, 2, 1], [7, 7, 0]], [2, 3], [1, 0]),
+        ([1.0], [1, 1], [0]),
+        ([0.1, 0.2, 0.3], [3], None),
+        ([1], [1, 1, 1, 1], None),
+        (["a", "b"], [1, 2], None),
+        ([True, False], [1, 2], None),
+        ([[1, 2], [3]], [2, 2], None),
+    ],
+)
+def test_an_answer_tells_the_class_of_each_row_if_it_is_a_table(
+    data: list[Any], shape: list[int], classes: list[int] | None
+) -> None:
+    assert judge_infer(json.dumps({"outputs": [{"shape": shape, "data": data}]}).encode()) == classes
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"outputs": []}',
+        b'{"outputs": {}}',
+        b'{"outputs": [1]}',
+        b'{"outputs": [{"shape": [1, 2]}]}',
+        b'{"outputs": [{"shape": [1, "a"], "data": [1]}]}',
+        b'{"outputs": [{"shape": [2, 2], "data": [1, 2]}]}',
+        b'{"outputs": [{"shape": [1, 2], "data": [NaN, 2]}]}',
+        b'{"outputs": [{"shape": [1, 2], "data": [1, null]}]}',
+        b'{"outputs": [{"shape": [1, 2], "data": [1e999, 2]}]}',
+        b'{"outputs": [{"shape": [1, 2], "data": [1' + b"0" * 400 + b", 2]}]}",
+        b'{"outputs": [{"shape": [1, 2], "data": [1, 2]}], "x": ' + b" " * 300_000 + b"NaN}",
+        b'{"outputs": [{"shape": [1, 2], "data": [1, 2' + b" " * 300_000,
+    ],
+)
+def test_an_answer_that_the_protocol_does_not_allow_is_the_backends_fault(body: bytes) -> None:
+    with pytest.raises(BadUpstream, match="answer is broken"):
+        judge_infer(body)
+
+
+def test_a_large_answer_is_not_read_and_a_word_in_its_text_is_no_number() -> None:
+    padding = '"x": "' + "Infinity" * 40_000 + '"'
+    assert judge_infer(b'{"outputs": [' + b" " * 300_000 + b"]}") is None
+    assert judge_infer(('{"outputs": [{"shape": [1, 2], "data": [1, 2]}], ' + padding + "}").encode()) == [1]
+
+
+def test_a_model_without_classes_cannot_be_asked_for_labels() -> None:
+    with pytest.raises(InvalidInput, match="no table of scores"):
+        label_predictions(b'{"outputs": [{"shape": [3], "data": [1, 2, 3]}]}', [])

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import InvalidInput
-from serving.gateway.routing import Backend, RouteInForce, SmoothWeightedRoundRobin, parse_route
-from tests.fakes.gateways import backend, route
+from serving.gateway.routing import RouteInForce, SmoothWeightedRoundRobin
+from serving.routes import Backend, parse_route
+from tests.fakes.gateways import backend, mirror, route
 
 
 def parsed(*backends: dict[str, Any], **changes: Any) -> RouteInForce:
@@ -67,7 +68,11 @@ def test_backends_of_weight_0_alone_serve_nobody() -> None:
     [
         ({"schema_version": 2}, "unknown schema_version"),
         ({"model": "other"}, "another model"),
-        ({"mirror_to": "nobody"}, "mirror_to is not a backend"),
+        ({"mirror": mirror("a", "nobody"), "backends": [local("a", 1)]}, "mirror names no backend of the route"),
+        ({"mirror": mirror("a", "a"), "backends": [local("a", 1)]}, "mirror names one backend twice"),
+        ({"mirror": mirror("a", "b", live_share=1.5)}, "live_share of the mirror is out of range"),
+        ({"mirror": {"candidate": "a"}}, "mirror has wrong fields"),
+        ({"mirror": "a"}, "wrong type"),
         ({"classes": [1]}, "classes is malformed"),
         ({"unknown": 1}, "wrong fields"),
         ({"backends": [local("a", 1), local("a", 2)]}, "names a backend twice"),
@@ -87,5 +92,10 @@ def test_a_route_that_does_not_hold_is_refused(change: dict[str, Any], complaint
 
 
 def test_a_route_survives_json() -> None:
-    document = route(local("a", 1), remote("b", 0), mirror_to="a", reason="why")
+    document = route(local("a", 1), remote("b", 0), mirror=mirror("b", "a", candidate_share=0.5), reason="why")
     assert parse_route(document, model="digits").to_json() == document
+
+
+def test_a_route_that_an_older_gateway_saved_is_read_without_its_mirror() -> None:
+    saved = {name: value for name, value in route(local("a", 1)).items() if name != "mirror"}
+    assert parse_route({**saved, "mirror_to": "a"}, model="digits").mirror is None

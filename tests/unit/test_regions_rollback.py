@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from serving.counters import Counters, Outcomes, Snapshot
 from serving.errors import Conflict, InvalidInput, NotFound
 from serving.regions.deciding.rollback_order import (
     RollbackOrder,
@@ -34,7 +35,6 @@ from serving.regions.deciding.rollback_state import (
     weights_in_force,
 )
 from serving.regions.deciding.rollout_state import Server
-from serving.regions.deciding.windows import Counters, Snapshot
 from serving.regions.registry.registry import LiveModel
 from serving.regions.servers.launcher import ServerStatus
 from serving.regions.servers.standby import end_of_standby
@@ -57,7 +57,7 @@ def kept(action: Act | Keep) -> Keep:
 
 
 def in_flight(count: int) -> Snapshot:
-    return Snapshot(boot_id="b", backends={"rel-2@here": Counters(requests=9, in_flight=count)})
+    return Snapshot(boot_id="b", backends={"rel-2@here": Counters(users=Outcomes(answered=9), in_flight=count)})
 
 
 def test_a_warm_version_is_live_in_one_step() -> None:

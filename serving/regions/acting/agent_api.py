@@ -1,4 +1,4 @@
-"""The agent's HTTP API (docs/api.md): who may ask what, and the shape of the answers.
+"""The agent's HTTP API (docs/api.md): who may ask what, in whose name, and the shape of the answers.
 
 Every answer but a stream is one JSON object; every error is a FlightpathError's.
 """
@@ -19,11 +19,12 @@ from serving.asgi import parse_json_object, read_body
 from serving.credentials import bearer, same_token
 from serving.errors import Conflict, FlightpathError, InvalidInput, NotFound, Unauthorized
 from serving.regions.acting.metrics import AgentMetrics
-from serving.regions.acting.promotion_leader import OVERRIDE, PromotionLeader
+from serving.regions.acting.promotion_orders import OVERRIDE, PromotionOrders
 from serving.regions.acting.rollback_leader import RollbackLeader
 from serving.regions.acting.rollback_worker import RollbackWorker
 from serving.regions.acting.rollout_worker import RolloutWorker
 from serving.regions.acting.serving_state import ServingState
+from serving.regions.places.client import ON_BEHALF_OF
 from serving.regions.registry.registry import Event, Registry
 from serving.regions.servers.server_metrics import gather_metrics
 
@@ -31,10 +32,11 @@ _MAX_BODY_BYTES: Final = 1024 * 1024
 _BODY_TIMEOUT_S: Final = 10.0
 _STREAM_POLL_S: Final = 0.2
 _HEARTBEAT_S: Final = 15.0
+_MAX_CLAIM: Final = 200
 _EXPOSITION: Final = "text/plain; version=0.0.4"
 _PROMOTER: Final = ("promoter", "operator")
 _READER: Final = ("promoter", "operator", "peer")
-_NO_OVERRIDE: Final[Mapping[str, Any]] = {"frozen": False, "reason": None}
+_NO_OVERRIDE: Final[Mapping[str, Any]] = {"frozen": False, "reason": None, "actor": None}
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -52,7 +54,7 @@ class AgentApi:
     rollouts: RolloutWorker
     rollbacks: RollbackWorker
     serving: ServingState
-    promotion_leader: PromotionLeader | None
+    promotions: PromotionOrders | None
     """None in every region but the home region, and so is the next."""
     rollback_leader: RollbackLeader | None
     describe_region: Callable[[], dict[str, Any]]
@@ -69,6 +71,10 @@ class AgentApi:
                 self._route("GET", one, self._get_promotion, _PROMOTER),
                 self._route("DELETE", one, self._abort_promotion, _PROMOTER),
                 self._route("GET", f"{one}/events", self._stream_events, _PROMOTER),
+                self._route("POST", f"{one}/pause", self._pause_promotion, _PROMOTER),
+                self._route("POST", f"{one}/resume", self._resume_promotion, _PROMOTER),
+                self._route("POST", f"{one}/promote", self._promote_now, ("operator",)),
+                self._route("POST", f"{one}/retry", self._retry_promotion, _PROMOTER),
                 self._route("GET", "/v1/promotions", self._list_promotions, _PROMOTER),
                 self._route("PUT", "/v1/rollbacks/{id}", self._put_rollback, _PROMOTER),
                 self._route("GET", "/v1/rollbacks/{id}", self._get_rollback, _PROMOTER),
@@ -98,40 +104,55 @@ class AgentApi:
 
     def _route(self, method: str, path: str, handler: Handler, roles: tuple[str, ...]) -> Route:
         async def guarded(request: Request) -> Response:
-            self._authorize(request, roles)
+            request.state.actor = self._authorize(request, roles)
             return await handler(request)
 
         return Route(path, guarded, methods=[method])
 
-    def _authorize(self, request: Request, roles: tuple[str, ...]) -> None:
+    def _authorize(self, request: Request, roles: tuple[str, ...]) -> str:
+        """Who asks: the token's role, and for whom its holder says to speak."""
         given = bearer(request.headers.get("authorization"))
         # Every token is compared, so that the time taken tells nothing about which role came close.
-        matches = [same_token(given, self.tokens[role]) for role in roles]
-        if not any(matches):
+        matches = [role for role in roles if same_token(given, self.tokens[role])]
+        if not matches:
             got = "another token" if given else "no token"
             raise Unauthorized("this call needs a token", got=got, expected=f"a token of role {' or '.join(roles)}")
+        return name_actor(matches[0], request.headers.get(ON_BEHALF_OF))
 
     # Promotions
 
-    def _home(self) -> PromotionLeader:
-        if self.promotion_leader is None:
+    def _home(self) -> PromotionOrders:
+        if self.promotions is None:
             raise Conflict(
                 "promotions and rollbacks are led by the home region's agent",
                 got=self.region,
                 expected=f"{self.home_region} at {self.home_url}",
             )
-        return self.promotion_leader
+        return self.promotions
 
     async def _put_promotion(self, request: Request) -> Response:
         home, order = self._home(), await _body(request)
-        promotion, new = await home.order(request.path_params["id"], order)
+        promotion, new = await home.order(request.path_params["id"], order, actor=request.state.actor)
         return JSONResponse(promotion, status_code=201 if new else 200)
 
     async def _get_promotion(self, request: Request) -> Response:
         return JSONResponse(self._home().show(request.path_params["id"]))
 
     async def _abort_promotion(self, request: Request) -> Response:
-        return JSONResponse(self._home().abort(request.path_params["id"]))
+        return JSONResponse(self._home().abort(request.path_params["id"], actor=request.state.actor))
+
+    async def _pause_promotion(self, request: Request) -> Response:
+        return JSONResponse(self._home().pause(request.path_params["id"], actor=request.state.actor))
+
+    async def _resume_promotion(self, request: Request) -> Response:
+        return JSONResponse(self._home().resume(request.path_params["id"], actor=request.state.actor))
+
+    async def _promote_now(self, request: Request) -> Response:
+        return JSONResponse(self._home().promote(request.path_params["id"], actor=request.state.actor))
+
+    async def _retry_promotion(self, request: Request) -> Response:
+        promotion, new = await self._home().retry(request.path_params["id"], actor=request.state.actor)
+        return JSONResponse(promotion, status_code=201 if new else 200)
 
     async def _list_promotions(self, request: Request) -> Response:
         return JSONResponse({"promotions": self._home().newest(request.query_params.get("model"))})
@@ -143,7 +164,7 @@ class AgentApi:
         headers = {"cache-control": "no-store"}
         return StreamingResponse(self._events(home, id, since), media_type="text/event-stream", headers=headers)
 
-    async def _events(self, home: PromotionLeader, id: str, since: int) -> AsyncIterator[str]:
+    async def _events(self, home: PromotionOrders, id: str, since: int) -> AsyncIterator[str]:
         """The promotion's journal as server-sent events until it has finished; following keeps its lease."""
         loop = asyncio.get_running_loop()
         spoke = loop.time()
@@ -170,7 +191,7 @@ class AgentApi:
 
     async def _put_rollback(self, request: Request) -> Response:
         home, order = self._home_rollbacks(), await _body(request)
-        rollback, new = home.order(request.path_params["id"], order)
+        rollback, new = home.order(request.path_params["id"], order, actor=request.state.actor)
         return JSONResponse(rollback, status_code=201 if new else 200)
 
     async def _get_rollback(self, request: Request) -> Response:
@@ -196,8 +217,8 @@ class AgentApi:
         frozen, reason = override.get("frozen"), override.get("reason")
         if set(override) - {"frozen", "reason"} or not isinstance(frozen, bool) or not isinstance(reason, str | None):
             raise InvalidInput("override is malformed", got=override, expected='{"frozen": bool, "reason": str | null}')
-        value = {"frozen": frozen, "reason": reason}
-        message = f"promotions are {'frozen' if frozen else 'allowed'}"
+        value = {"frozen": frozen, "reason": reason, "actor": request.state.actor}
+        message = f"promotions are {'frozen' if frozen else 'allowed'} by {request.state.actor}"
         self.registry.set_override(
             OVERRIDE, value, Event(kind="override", subject=OVERRIDE, message=message, detail=value)
         )
@@ -243,6 +264,21 @@ class AgentApi:
 
     async def _get_server_metrics(self, request: Request) -> Response:
         return Response(await gather_metrics(self.servers()), media_type=_EXPOSITION)
+
+
+def name_actor(role: str, on_behalf_of: str | None) -> str:
+    """Who asked, for journal and reports: the role whose token was shown, and what its holder says of itself.
+
+    Raises InvalidInput for a claim that is no short line of text.
+    """
+    if on_behalf_of is None:
+        return role
+    claim = on_behalf_of.strip()
+    if not claim or len(claim) > _MAX_CLAIM or not claim.isprintable():
+        raise InvalidInput(
+            f"{ON_BEHALF_OF} is malformed", got=on_behalf_of, expected=f"1 to {_MAX_CLAIM} printable characters"
+        )
+    return f"{role} for {claim}"
 
 
 async def _body(request: Request) -> dict[str, Any]:

@@ -8,10 +8,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from serving.errors import Conflict, FlightpathError, NotFound, PermanentError
+from serving.regions.acting.leader import Leader
 from serving.regions.deciding.promotion_state import RUNNING as PROMOTION_RUNNING
 from serving.regions.deciding.promotion_state import Promotion, read_promotion
 from serving.regions.deciding.rollback_order import (
@@ -30,6 +30,7 @@ from serving.regions.deciding.rollback_order import (
     without_region,
 )
 from serving.regions.deciding.rollback_state import find_target, read_region_order
+from serving.regions.deciding.timing import DEFAULT_TIMING, Timing
 from serving.regions.places.peers import Peers
 from serving.regions.places.topology import Topology
 from serving.regions.registry import schema
@@ -46,20 +47,8 @@ class RollbackPort(Protocol):
     async def put_region_rollback(self, id: str, order: dict[str, Any]) -> dict[str, Any]: ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RollbackLeaderSettings:
-    poll_s: float = 0.2
-    """How often a region is asked how it is doing."""
-    retry_s: float = 0.5
-    """How soon a region that did not answer is asked again."""
-    patience_s: float = 30.0
-    """How long a region may be silent until the rollback counts as failed there; it is told on."""
-    owed_every_s: float = 2.0
-    """How often regions that were silent too long are told again."""
-
-
-class RollbackLeader:
-    """Rollbacks of the home region. Call `resume` once, `close` at the end."""
+class RollbackLeader(Leader):
+    """Rollbacks of the home region."""
 
     def __init__(
         self,
@@ -69,22 +58,22 @@ class RollbackLeader:
         regions: Mapping[str, RollbackPort],
         peers: Peers,
         on_promotion_ended: Callable[[Promotion], None] = lambda promotion: None,
-        settings: RollbackLeaderSettings | None = None,
+        timing: Timing = DEFAULT_TIMING,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__("rollback")
         self._topology = topology
         self._registry = registry
         self._store = RollbackStore(registry, schema.rollback_orders)
         self._regions = regions
         self._peers = peers
         self._on_promotion_ended = on_promotion_ended
-        self._settings = settings or RollbackLeaderSettings()
+        self._timing = timing
         self._clock = clock
-        self._leaders: dict[str, asyncio.Task[None]] = {}
 
     # Orders
 
-    def order(self, id: str, raw: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    def order(self, id: str, raw: dict[str, Any], *, actor: str) -> tuple[dict[str, Any], bool]:
         """Take an order, or find it again: its present state, and whether it is new.
 
         Raises InvalidInput, NotFound (no such version or release) or Conflict: other content under this id, or a
@@ -97,15 +86,15 @@ class RollbackLeader:
             if known["asked"] != asked.to_json():
                 raise Conflict(f"rollback {id} was ordered with other content", got=raw, expected=known["asked"])
             return self.show(id), False
-        self._accept(id, asked)
+        self._accept(id, asked, actor)
         self._lead(id)
         return self.show(id), True
 
-    def _accept(self, id: str, asked: Asked) -> None:
+    def _accept(self, id: str, asked: Asked, actor: str) -> None:
         now = self._clock()
         promotions = [p for p in map(read_promotion, self._registry.promotions(model=asked.model)) if _is_open(p)]
         others = [read_rollback_order(document) for document in self._store.under_way(model=asked.model)]
-        order = self._make(id, asked, promotions, others)
+        order = self._make(id, asked, promotions, others, actor)
         self._check_at_home(order, bool(promotions))
         by = f"rollback {id}: {asked.reason}"
         ended = [end_promotion(p, by, now) if p.state == PROMOTION_RUNNING else _forgiven(p) for p in promotions]
@@ -117,13 +106,15 @@ class RollbackLeader:
             order.to_json(),
             promotions=[Ended(id=p.id, document=p.to_json()) for p in ended],
             rollbacks=[Ended(id=other.id, document=supersede(other, id, now).to_json()) for other in others],
-            events=[*events, _event(order, f"ordered: {asked.reason}")],
+            events=[*events, _event(order, f"ordered by {actor}: {asked.reason}")],
         )
         for promotion in ended:
             if promotion.reason == by:
                 self._on_promotion_ended(promotion)
 
-    def _make(self, id: str, asked: Asked, promotions: list[Promotion], others: list[RollbackOrder]) -> RollbackOrder:
+    def _make(
+        self, id: str, asked: Asked, promotions: list[Promotion], others: list[RollbackOrder], actor: str
+    ) -> RollbackOrder:
         running = [p for p in promotions if p.state == PROMOTION_RUNNING]
         release = asked.release
         if asked.version is not None:
@@ -141,6 +132,7 @@ class RollbackLeader:
             supersedes=[*(f"promotion/{p.id}" for p in promotions), *(f"rollback/{other.id}" for other in others)],
             regions=asked.regions or [region.name for region in self._topology.regions],
             ordered_at=self._clock(),
+            actor=actor,
         )
 
     def _served(self, model: str) -> list[tuple[int, str]]:
@@ -186,21 +178,8 @@ class RollbackLeader:
 
     # Leading
 
-    def resume(self) -> None:
-        """Go on with what an earlier home agent left."""
-        for document in self._store.under_way():
-            self._lead(document["id"])
-
-    async def close(self) -> None:
-        leaders = list(self._leaders.values())
-        for leader in leaders:
-            leader.cancel()
-        await asyncio.gather(*leaders, return_exceptions=True)
-
-    def _lead(self, id: str) -> None:
-        task = asyncio.create_task(self._lead_to_the_end(id), name=f"rollback {id}")
-        self._leaders[id] = task
-        task.add_done_callback(lambda _: self._leaders.pop(id, None))
+    def _open_orders(self) -> list[str]:
+        return [str(document["id"]) for document in self._store.under_way()]
 
     async def _lead_to_the_end(self, id: str) -> None:
         order = self._read(id)
@@ -219,11 +198,11 @@ class RollbackLeader:
             except Exception:
                 # A bug must not leave a rollback without anybody who leads it.
                 logger.exception("rollback %s in %s", id, region)
-                await asyncio.sleep(self._settings.retry_s)
+                await asyncio.sleep(self._timing.rollback_ask_retry_s)
             else:
                 silent_since = None
                 self._note(id, part)
-                await asyncio.sleep(self._settings.poll_s)
+                await asyncio.sleep(self._timing.rollback_ask_s)
 
     def _is_concerned(self, order: RollbackOrder, region: str) -> bool:
         part = order.parts.get(region)
@@ -252,11 +231,15 @@ class RollbackLeader:
     async def _bear_silence(self, id: str, region: str, since: float, silence: FlightpathError) -> None:
         order = self._read(id)
         silent_s = self._clock() - since
-        if silent_s > self._settings.patience_s and region not in order.owed and self._is_concerned(order, region):
-            why = f"did not answer for {self._settings.patience_s:g} s and is told when it does: {silence}"
+        if (
+            silent_s > self._timing.rollback_patience_s
+            and region not in order.owed
+            and self._is_concerned(order, region)
+        ):
+            why = f"did not answer for {self._timing.rollback_patience_s:g} s and is told when it does: {silence}"
             self._save(note_refusal(order, region, why, self._clock(), owed=True), f"{region} {why}")
-        owed = silent_s > self._settings.patience_s
-        await asyncio.sleep(self._settings.owed_every_s if owed else self._settings.retry_s)
+        owed = silent_s > self._timing.rollback_patience_s
+        await asyncio.sleep(self._timing.rollback_owed_every_s if owed else self._timing.rollback_ask_retry_s)
 
     # Persistence
 
@@ -271,16 +254,16 @@ class RollbackLeader:
 
 
 def _is_open(promotion: Promotion) -> bool:
-    return promotion.state == PROMOTION_RUNNING or bool(promotion.owed)
+    return promotion.state == PROMOTION_RUNNING or bool(promotion.owed) or promotion.watching
 
 
 def _forgiven(promotion: Promotion) -> Promotion:
     """What regions owed to a finished promotion is replaced by this rollback."""
-    return read_promotion({**promotion.to_json(), "owed": []})
+    return read_promotion({**promotion.to_json(), "owed": [], "watching": False})
 
 
 def _event(order: RollbackOrder, message: str) -> Event:
-    detail = {"model": order.model, "state": order.state, "reason": order.failure, "region": None}
+    detail = {"model": order.model, "state": order.state, "reason": order.failure, "region": None, "actor": order.actor}
     return Event(kind="rollback", subject=order.id, message=message, detail=detail)
 
 

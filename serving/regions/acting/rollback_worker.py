@@ -9,11 +9,13 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
-from serving.errors import Conflict, FlightpathError
+from serving.counters import Snapshot
+from serving.errors import Conflict
 from serving.regions.acting.metrics import AgentMetrics
 from serving.regions.acting.serving_state import ServingState
+from serving.regions.acting.worker import Worker
 from serving.regions.deciding.policy import PromotionPolicy
 from serving.regions.deciding.rollback_state import (
     Act,
@@ -33,7 +35,7 @@ from serving.regions.deciding.rollback_state import (
 from serving.regions.deciding.rollout_document import read_rollout
 from serving.regions.deciding.rollout_revert import overrule
 from serving.regions.deciding.rollout_state import Rollout, Server
-from serving.regions.deciding.windows import Snapshot
+from serving.regions.deciding.timing import DEFAULT_TIMING, Timing
 from serving.regions.places.topology import Region
 from serving.regions.registry import schema
 from serving.regions.registry.registry import Event, LiveModel, Registry
@@ -42,8 +44,6 @@ from serving.regions.servers.launcher import Launcher
 from serving.releases import check_name
 
 logger = logging.getLogger(__name__)
-_POLL_S: Final = 0.1
-_RETRY_S: Final = 0.5
 
 
 @dataclass(slots=True)
@@ -55,8 +55,8 @@ class _BadAnswers:
     grew_at: float | None = None
 
 
-class RollbackWorker:
-    """The rollbacks of one region. Call `resume` once, `close` at the end."""
+class RollbackWorker(Worker):
+    """The rollbacks of one region."""
 
     def __init__(
         self,
@@ -66,8 +66,11 @@ class RollbackWorker:
         launcher: Launcher,
         serving: ServingState,
         metrics: AgentMetrics,
+        timing: Timing = DEFAULT_TIMING,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__("rollback", retry_s=timing.rollback_retry_s)
+        self._timing = timing
         self._region = region
         self._registry = registry
         self._store = RollbackStore(registry, schema.rollbacks)
@@ -75,7 +78,6 @@ class RollbackWorker:
         self._serving = serving
         self._metrics = metrics
         self._clock = clock
-        self._workers: dict[str, asyncio.Task[None]] = {}
         self._bad_answers: dict[str, _BadAnswers] = {}
 
     # What is asked of the region
@@ -186,50 +188,27 @@ class RollbackWorker:
 
     # Workers
 
-    def resume(self) -> None:
-        """Go on with what an earlier agent left."""
-        for document in self._store.under_way():
-            self._work_on(document["model"])
-
-    async def close(self) -> None:
-        """Stop working; what is under way stays as it is for the next agent."""
-        workers = list(self._workers.values())
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-
     def under_way(self) -> list[Rollback]:
         return [read_rollback(document) for document in self._store.under_way()]
 
-    def _work_on(self, model: str) -> None:
-        worker = self._workers.get(model)
-        if (worker is None or worker.done()) and self._store.under_way(model=model):
-            self._workers[model] = asyncio.create_task(self._work(model), name=f"rollbacks of {model}")
+    def _models_under_way(self) -> list[str]:
+        return [document["model"] for document in self._store.under_way()]
 
-    async def _work(self, model: str) -> None:
-        while documents := self._store.under_way(model=model):
-            await self._step(documents[0]["id"])
+    def _next(self, model: str) -> str | None:
+        return next((str(document["id"]) for document in self._store.under_way(model=model)), None)
 
-    async def _step(self, id: str) -> None:
-        try:
-            stats = await self._serving.stats(self._read(id).model)
-            # Nothing is awaited between reading, deciding and saving.
-            rollback = self._read(id)
-            if rollback.settled:
-                return
-            self._count_bad_answers(rollback, stats)
-            action = decide_rollback(rollback, self._observe(rollback, stats), self._clock())
-            if isinstance(action, Keep):
-                self._save(action.rollback, action.message, action.live)
-            else:
-                await self._act(rollback, action)
-        except FlightpathError as failure:
-            logger.warning("rollback %s: %s", id, failure)
-            await asyncio.sleep(_RETRY_S)
-        except Exception:
-            # A bug must not leave a rollback without anybody who works on it.
-            logger.exception("rollback %s", id)
-            await asyncio.sleep(_RETRY_S)
+    async def _advance(self, id: str) -> None:
+        stats = await self._serving.stats(self._read(id).model)
+        # Nothing is awaited between reading, deciding and saving.
+        rollback = self._read(id)
+        if rollback.settled:
+            return
+        self._count_bad_answers(rollback, stats)
+        action = decide_rollback(rollback, self._observe(rollback, stats), self._clock())
+        if isinstance(action, Keep):
+            self._save(action.rollback, action.message, action.live)
+        else:
+            await self._act(rollback, action)
 
     def _observe(self, rollback: Rollback, stats: Snapshot | None) -> Seen:
         if rollback.release is None:
@@ -247,7 +226,7 @@ class RollbackWorker:
         """Exact to the interval at which the worker looks."""
         if stats is None:
             return
-        finished = sum(stats.of(name).finished for name in bad_backends(rollback))
+        finished = sum(stats.of(name).requests for name in bad_backends(rollback))
         known = self._bad_answers.get(rollback.id)
         if known is None or known.boot_id != stats.boot_id:
             grew_at = None if known is None else known.grew_at
@@ -267,7 +246,7 @@ class RollbackWorker:
         elif act is Act.STOP_REPLACED:
             await self._stop_replaced(rollback)
         else:
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(self._timing.rollback_poll_s)
 
     async def _stop_replaced(self, rollback: Rollback) -> None:
         keep = self._serving.wanted(without=rollback.id)

@@ -14,15 +14,23 @@ from typing import Any, Final
 from serving.bundle import read_manifest
 from serving.errors import Conflict, FlightpathError, NotFound, PermanentError, RetryableError
 from serving.regions.acting.metrics import AgentMetrics
+from serving.regions.acting.scoring import Scoring
 from serving.regions.acting.serving_state import ServingState
+from serving.regions.acting.worker import Worker
+from serving.regions.deciding.canary_decision import weights_in_force
 from serving.regions.deciding.gates import golden_unusable
-from serving.regions.deciding.rollout_decision import decide, finish_golden, finish_replication, weights_in_force
+from serving.regions.deciding.rollout_decision import decide, finish_golden, finish_replication
 from serving.regions.deciding.rollout_document import read_order, read_rollout, show_rollout
 from serving.regions.deciding.rollout_revert import fail_replication, request_revert, weights_restored
 from serving.regions.deciding.rollout_state import (
+    ABORTED,
     CANARY,
     LIVE,
+    QUEUED,
     REPLICATING,
+    ROLLED_BACK,
+    SHADOW,
+    TERMINAL,
     Do,
     Effect,
     Observation,
@@ -31,6 +39,7 @@ from serving.regions.deciding.rollout_state import (
     Server,
     same_phase,
 )
+from serving.regions.deciding.timing import DEFAULT_TIMING, Timing
 from serving.regions.golden.check import Golden, Replay, check_golden, load_golden
 from serving.regions.places.peers import Peers
 from serving.regions.places.topology import Region
@@ -38,12 +47,10 @@ from serving.regions.registry.registry import Event, Registry
 from serving.regions.servers.launcher import Launcher
 
 logger = logging.getLogger(__name__)
-_POLL_S: Final = 0.2
-_RETRY_S: Final = 1.0
 
 
-class RolloutWorker:
-    """The rollouts of one region. Call `resume` once, `close` at the end."""
+class RolloutWorker(Worker):
+    """The rollouts of one region."""
 
     def __init__(
         self,
@@ -54,9 +61,14 @@ class RolloutWorker:
         serving: ServingState,
         peers: Peers,
         metrics: AgentMetrics,
+        scoring: Scoring | None = None,
+        credential: str = "",
+        timing: Timing = DEFAULT_TIMING,
         superseded_by: Callable[[str, str], str | None] = lambda id, model: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__("rollout", retry_s=timing.rollout_retry_s)
+        self._timing = timing
         self._region = region
         self._registry = registry
         self._launcher = launcher
@@ -65,7 +77,8 @@ class RolloutWorker:
         self._metrics = metrics
         self._superseded_by = superseded_by
         self._clock = clock
-        self._workers: dict[str, asyncio.Task[None]] = {}
+        self._scoring = scoring
+        self._credential = credential
         self._replays: dict[str, Replay] = {}
         self._effects: dict[Effect, Callable[[Rollout, Do], Awaitable[None]]] = {
             Effect.REPLICATE: self._replicate,
@@ -96,10 +109,23 @@ class RolloutWorker:
             known = self._read(id)
             if (known.release, known.version, known.policy) != (ordered.release, ordered.version, ordered.policy):
                 raise Conflict(f"rollout {id} was ordered with other content", got=order, expected="the same order")
-            if known.held and not ordered.held:
-                self._save(Save(rollout=replace(known, held=False), message="its turn has come"))
+            self._follow_order(known, ordered)
         self._work_on(ordered.release.model)
         return self._show(id)
+
+    def _follow_order(self, known: Rollout, ordered: Rollout) -> None:
+        """What may change after a rollout was ordered: its turn, a pause, a person's word. It is never held again."""
+        if known.state in TERMINAL or known.ending is not None:
+            return
+        if known.held and not ordered.held:
+            known = replace(known, held=False, earlier=ordered.earlier, regions=ordered.regions)
+            self._save(Save(rollout=known, message="its turn has come"))
+        if known.paused != ordered.paused:
+            known = replace(known, paused=ordered.paused)
+            self._save(Save(rollout=known, message="paused" if known.paused else "resumed"))
+        if known.promoted_by is None and ordered.promoted_by is not None:
+            message = f"promoted without waiting for more evidence by {ordered.promoted_by}"
+            self._save(Save(rollout=replace(known, promoted_by=ordered.promoted_by), message=message))
 
     def _knows(self, id: str) -> bool:
         try:
@@ -132,56 +158,46 @@ class RolloutWorker:
     def _show(self, id: str) -> dict[str, Any]:
         return show_rollout(self._read(id), endpoint=self._region.gateway_url)
 
-    # Workers
+    # Working
 
-    def resume(self) -> None:
-        """Go on with what an earlier agent left."""
-        for document in self._registry.rollouts_under_way():
-            self._work_on(document["release"]["model"])
+    def _models_under_way(self) -> list[str]:
+        return [document["release"]["model"] for document in self._registry.rollouts_under_way()]
 
-    async def close(self) -> None:
-        """Stop working; what is under way stays as it is for the next agent."""
-        workers = list(self._workers.values())
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+    def _next(self, model: str) -> str | None:
+        """Rollouts are settled in the order in which they were ordered."""
+        waiting = self._under_way_of(model)
+        # One that was live and is taken back comes before any that waits in the queue.
+        waiting.sort(key=lambda document: document["ending"] is None)
+        return str(waiting[0]["id"]) if waiting else None
 
-    def _work_on(self, model: str) -> None:
-        worker = self._workers.get(model)
-        if worker is None or worker.done():
-            self._workers[model] = asyncio.create_task(self._work(model), name=f"rollouts of {model}")
+    def _under_way_of(self, model: str) -> list[dict[str, Any]]:
+        return [r for r in self._registry.rollouts_under_way() if r["release"]["model"] == model]
 
-    async def _work(self, model: str) -> None:
-        """Settle the model's rollouts in the order in which they were ordered."""
-        while True:
-            waiting = [r for r in self._registry.rollouts_under_way() if r["release"]["model"] == model]
-            if not waiting:
-                return
-            # One that was live and is taken back comes before any that waits in the queue.
-            waiting.sort(key=lambda document: document["ending"] is None)
-            await self._step(waiting[0]["id"])
+    async def _advance(self, id: str) -> None:
+        rollout = self._read(id)
+        stats = await self._serving.stats(rollout.release.model) if rollout.state in _COUNTED else None
+        scores = await self._score(rollout)
+        # Nothing is awaited between reading, deciding and saving: a request to abort is never overwritten.
+        rollout = self._read(id)
+        if rollout.settled:
+            return
+        if scores:
+            self._registry.save_rollout(
+                id, (rollout := replace(rollout, scores=rollout.scores.plus(scores))).to_json(), settled=False
+            )
+        recent = None if stats is None else self._serving.recent(rollout.release.model, stats)
+        seen = replace(self._observe(rollout), stats=stats, recent=recent)
+        action = decide(rollout, seen, self._clock())
+        if isinstance(action, Save):
+            self._save(action)
+        else:
+            await self._effects[action.effect](rollout, action)
 
-    async def _step(self, id: str) -> None:
-        try:
-            rollout = self._read(id)
-            stats = await self._serving.stats(rollout.release.model) if rollout.state in _COUNTED else None
-            # Nothing is awaited between reading, deciding and saving: a request to abort is never overwritten.
-            rollout = self._read(id)
-            if rollout.settled:
-                return
-            seen = replace(self._observe(rollout), stats=stats)
-            action = decide(rollout, seen, self._clock())
-            if isinstance(action, Save):
-                self._save(action)
-            else:
-                await self._effects[action.effect](rollout, action)
-        except FlightpathError as failure:
-            logger.warning("rollout %s: %s", id, failure)
-            await asyncio.sleep(_RETRY_S)
-        except Exception:
-            # A bug must not leave a rollout without anybody who works on it.
-            logger.exception("rollout %s", id)
-            await asyncio.sleep(_RETRY_S)
+    async def _score(self, rollout: Rollout) -> list[float]:
+        """Scores of the completions that were mirrored since the last look."""
+        if self._scoring is None or rollout.state not in (SHADOW, CANARY) or rollout.policy.completions_share == 0:
+            return []
+        return await self._scoring.scores(rollout.release.model, rollout.policy.completion_scorer)
 
     def _observe(self, rollout: Rollout) -> Observation:
         candidate = self._launcher.status(rollout.release.id)
@@ -191,6 +207,7 @@ class RolloutWorker:
         before = None if rollout.previous is None else self._registry.release_before(rollout.previous)
         return Observation(
             before_previous=before,
+            superseded=len(self._under_way_of(rollout.release.model)) > 1,
             candidate=candidate.state,
             candidate_note=candidate.note,
             previous=Server.ABSENT if previous is None else previous.state,
@@ -228,6 +245,7 @@ class RolloutWorker:
 
     def _detail(self, rollout: Rollout) -> dict[str, Any]:
         known = {"region": rollout.region, "model": rollout.release.model, "release": rollout.release.id}
+        known["actor"] = rollout.promoted_by or rollout.actor
         return {**known, "state": rollout.state, "percent": rollout.percent, "reason": rollout.reason}
 
     # Effects
@@ -278,7 +296,9 @@ class RolloutWorker:
             if golden is None:
                 await self._wait(rollout, do)
                 return
-            self._replays[rollout.id] = Replay(golden, self._region.gateway_url, rollout.release.model)
+            self._replays[rollout.id] = Replay(
+                golden, self._region.gateway_url, rollout.release.model, credential=self._credential
+            )
         await self._replays[rollout.id].send(do.requests)
 
     async def _launch_previous(self, rollout: Rollout, _: Do) -> None:
@@ -303,13 +323,13 @@ class RolloutWorker:
         self._change(rollout, lambda now: replace(now, settled=True), "settled")
 
     async def _wait(self, rollout: Rollout, _: Do) -> None:
-        await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(self._timing.rollout_poll_s)
 
 
-_COUNTED: Final = frozenset({CANARY, LIVE, "rolled_back", "aborted"})
+_COUNTED: Final = frozenset({QUEUED, SHADOW, CANARY, LIVE, ROLLED_BACK, ABORTED})
 
 
 def replication_lag_s(rollouts: list[Rollout], now: float) -> float:
     """How long the oldest ordered bundle has been on its way to this region; 0 when none is."""
-    waiting = [rollout.started_at for rollout in rollouts if rollout.state in ("queued", REPLICATING)]
+    waiting = [rollout.started_at for rollout in rollouts if rollout.state in (QUEUED, REPLICATING)]
     return max((now - started_at for started_at in waiting), default=0.0)

@@ -9,13 +9,15 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from serving.bundle import Manifest, read_manifest
+from serving.counters import Snapshot
 from serving.errors import FlightpathError, NotFound
+from serving.regions.deciding.recent import RecentCounts
 from serving.regions.deciding.rollout_document import read_rollout
-from serving.regions.deciding.rollout_state import Rollout
-from serving.regions.deciding.windows import Snapshot
+from serving.regions.deciding.rollout_state import SHADOW, Rollout
+from serving.regions.deciding.timing import DEFAULT_TIMING, Timing
 from serving.regions.places.peers import Peers
 from serving.regions.registry import schema
 from serving.regions.registry.registry import Event, LiveModel, Registry
@@ -24,10 +26,10 @@ from serving.regions.replication import Replicator
 from serving.regions.servers.launcher import Launcher
 from serving.regions.servers.server_process import ServerSpec
 from serving.regions.servers.standby import end_of_standby, free_memory_share
-from serving.regions.traffic.gateway_traffic import LocalServer, Route, TrafficBackend, plan_route
+from serving.regions.traffic.gateway_traffic import Beside, LocalServer, TrafficBackend, plan_route
+from serving.routes import Route
 
 logger = logging.getLogger(__name__)
-_PASS_S: Final = 0.5
 
 
 class ServingState:
@@ -42,6 +44,7 @@ class ServingState:
         traffic: TrafficBackend,
         peers: Peers,
         replicator: Replicator,
+        timing: Timing = DEFAULT_TIMING,
         clock: Callable[[], float] = time.time,
         free_memory: Callable[[], float] = free_memory_share,
     ) -> None:
@@ -51,10 +54,12 @@ class ServingState:
         self._traffic = traffic
         self._peers = peers
         self._replicator = replicator
+        self._timing = timing
         self._clock = clock
         self._free_memory = free_memory
         self._rollbacks = RollbackStore(registry, schema.rollbacks)
         self._endings: set[asyncio.Task[None]] = set()
+        self._recent = RecentCounts(window_s=timing.budget_window_s, sample_s=timing.budget_sample_s)
         self._in_force: dict[str, tuple[Route, str]] = {}
         self._pushing = asyncio.Lock()
         self.gateway_error: str | None = "not asked yet"
@@ -134,20 +139,36 @@ class ServingState:
     def plan(self, model: str) -> Route:
         """What the gateway should do with this model now."""
         live, rollout = self._registry.live(model), self._rollout_under_way(model)
-        percent = None if rollout is None else rollout.candidate_percent
-        candidate = None if rollout is None or percent is None else self._server(rollout.release.id)
+        server = None if live is None or live.release_id is None else self._server(live.release_id)
         labelled_by = live.release_id if live is not None else None
         if labelled_by is None and rollout is not None:
             labelled_by = rollout.release.id
         return plan_route(
             model,
             region=self._region,
-            live=None if live is None or live.release_id is None else self._server(live.release_id),
-            candidate=candidate,
-            candidate_percent=percent or 0,
+            live=server,
+            beside=None if rollout is None else self._beside(rollout),
             remotes=self._peers.serving(model),
             reason=self._reason(live),
             classes=self.classes(labelled_by),
+        )
+
+    def _beside(self, rollout: Rollout) -> Beside | None:
+        policy = rollout.policy
+        if rollout.watching:
+            before = None if rollout.previous is None or policy.watch_share == 0 else self._server(rollout.previous)
+            if before is None:
+                return None
+            return Beside(server=before, percent=0, mirror_share=policy.watch_share, is_candidate=False)
+        candidate = self._server(rollout.release.id)
+        if candidate is None or rollout.candidate_percent is None:
+            return None
+        return Beside(
+            server=candidate,
+            percent=rollout.candidate_percent,
+            mirror_share=policy.mirror_share,
+            shadow_share=policy.shadow_share if rollout.state == SHADOW else 0.0,
+            completions_share=policy.completions_share,
         )
 
     def _reason(self, live: LiveModel | None) -> str | None:
@@ -158,7 +179,8 @@ class ServingState:
 
     def _rollout_under_way(self, model: str) -> Rollout | None:
         rollouts = [read_rollout(document) for document in self._registry.rollouts_under_way()]
-        return next((r for r in rollouts if r.release.model == model and r.candidate_percent is not None), None)
+        mine = [r for r in rollouts if r.release.model == model]
+        return next((r for r in mine if r.candidate_percent is not None or r.watching), None)
 
     def _server(self, release_id: str) -> LocalServer | None:
         url = self._launcher.status(release_id).url
@@ -197,6 +219,10 @@ class ServingState:
         except FlightpathError:
             return None
 
+    def recent(self, model: str, stats: Snapshot) -> Snapshot:
+        """What the gateway has counted in the last `budget_window_s`, as far back as this agent has looked."""
+        return self._recent.until(model, stats)
+
     async def keep(self) -> None:
         """Run live servers, end those that nobody needs and push routes until cancelled."""
         while True:
@@ -205,7 +231,7 @@ class ServingState:
             await self._end_unwanted()
             for model in self.models():
                 await self._push_if_changed(model)
-            await asyncio.sleep(_PASS_S)
+            await asyncio.sleep(self._timing.serving_pass_s)
 
     async def _push_if_changed(self, model: str) -> None:
         try:
@@ -222,9 +248,11 @@ class ServingState:
     async def _boot_id(self, model: str) -> str | None:
         """None for a gateway that has forgotten the model."""
         try:
-            return (await self._traffic.stats(model)).boot_id
+            stats = await self._traffic.stats(model)
         except NotFound:
             return None
+        self._recent.note(model, stats, self._clock())
+        return stats.boot_id
 
     # What others are told
 

@@ -1,47 +1,76 @@
-"""What a candidate must show before it gets more traffic. Pure: windows and policy in, results out.
+"""What a candidate must show before it gets more traffic. Pure: counted windows and policy in, results out.
 
-Error and latency gates compare what was measured with the bound itself. Shares of small samples
-(agreement, accuracy on feedback) fail only when the shortfall is no accident: when a candidate that
-just met the bound would do this badly in fewer than one of 20 samples of this size. Without that
-rule a model that is as good as the live one is refused now and then, the more often the fewer requests.
+A gate ends in `passed`, `failed` or `inconclusive`; inconclusive is never passed. Where a live version answered side
+by side, the gates compare: *failed* when the evidence says that the candidate is worse, *passed* when it says that the
+candidate is worse by less than the gate's margin. Both are bets that may be looked at after every poll (bounds.py),
+over all steps and regions together. `PromotionPolicy.false_rollbacks` is what all failing tests of a promotion
+may be wrong together, so each of them gets its part: see `Budget`.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Final, TypeVar
 
-from serving.regions.deciding.policy import PromotionPolicy
-from serving.regions.deciding.windows import Counters
+from serving.counters import Counters, percentile_ms
+from serving.regions.deciding.bounds import (
+    Share,
+    Stratum,
+    above_evidence,
+    below_evidence,
+    excess_evidence,
+    reaches,
+)
+from serving.regions.deciding.evidence import Window, added, has_outcome, of_region, side_by_side, summed
+from serving.regions.deciding.margins import estimated_difference, paired_within_evidence, within_evidence
+from serving.regions.deciding.policy import (
+    ACCURACY,
+    AGREEMENT,
+    ERRORS,
+    EVIDENCE_GATES,
+    LATENCY,
+    REFUSALS,
+    SCORE,
+    PromotionPolicy,
+)
+from serving.regions.deciding.ranks import LatencyStratum, faster_than_evidence, slower_evidence, tail_strata
 
 PASSED: Final = "passed"
 FAILED: Final = "failed"
-NOT_JUDGED: Final = "not judged"
-_CHANCE: Final = 0.05
-_MIN_LIVE_ANSWERS: Final = 20
-"""With fewer answers the live version's p95 is a single slow request."""
-_AT_MOST: Final = frozenset({"errors", "latency"})
+INCONCLUSIVE: Final = "inconclusive"
+_ERROR_BUDGET: Final = "error budget"
+_AT_MOST: Final = frozenset({ERRORS, REFUSALS, LATENCY, ACCURACY, _ERROR_BUDGET})
 _PERPLEXITY: Final = "perplexity"
+_POINTS: Final = "points"
+"""Percentage points, as a share: 0.01 is one."""
+_Measured = TypeVar("_Measured")
+"""A scope of evidence, as one gate sees it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GateResult:
     gate: str
-    """errors | latency | agreement | accuracy | golden | golden agreement | tokenizer | chat template | server |
-    requests."""
+    """errors | refusals | latency | agreement | accuracy | score | golden | golden agreement | tokenizer |
+    chat template | server | requests | error budget | verdict."""
     measured: float | None
     allowed: float | None
     unit: str
     status: str
-    """`passed` | `failed` | `not judged`."""
+    """`passed` | `failed` | `inconclusive`."""
     note: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> "GateResult":
+        """Fields of later versions are ignored."""
+        known = {entry.name for entry in fields(cls)}
+        return cls(**{name: value for name, value in raw.items() if name in known})
+
     def sentence(self) -> str:
         """Why it failed, for the reason of a rollback."""
-        if self.measured is None:
+        if self.measured is None or self.allowed is None:
             return f"gate {self.gate} failed: {self.note}"
         bound = "at most" if self.gate in _AT_MOST or self.unit == _PERPLEXITY else "at least"
         note = f" ({self.note})" if self.note else ""
@@ -49,96 +78,367 @@ class GateResult:
         return f"gate {self.gate} failed: {figures}{note}"
 
 
-def judge_step(
-    candidate: Counters, live: Counters | None, live_since_boot: Counters | None, policy: PromotionPolicy
-) -> list[GateResult]:
-    """All gates of one canary step.
-
-    `candidate` and `live` are windows of the step, `live_since_boot` the live version's counters since
-    the gateway's boot; both are None when this region serves no live version.
-    """
-    return [
-        judge_errors(candidate, policy),
-        judge_latency(candidate, live, policy),
-        judge_agreement(candidate, live, policy),
-        judge_accuracy(candidate, live, live_since_boot, policy),
-    ]
-
-
 def failures(results: Sequence[GateResult]) -> list[GateResult]:
     return [result for result in results if result.status == FAILED]
 
 
-def errors_cannot_pass(candidate: Counters, policy: PromotionPolicy) -> bool:
-    """Whether the step has more errors already than all of its `min_requests` may have."""
-    allowed = policy.max_error_rate * max(policy.min_requests, candidate.finished)
-    return candidate.errors > allowed
+def verdict(results: Sequence[GateResult], policy: PromotionPolicy) -> str:
+    """`failed` if any gate failed, `passed` if all that the policy requires passed, else `inconclusive`."""
+    if failures(results):
+        return FAILED
+    statuses = {result.gate: result.status for result in results}
+    passed = all(statuses.get(gate) == PASSED for gate in policy.required_gates)
+    return PASSED if passed else INCONCLUSIVE
 
 
-def judge_errors(candidate: Counters, policy: PromotionPolicy) -> GateResult:
-    """Share of the candidate's requests that failed."""
-    share = candidate.errors / candidate.finished if candidate.finished else 0.0
-    too_many = share > policy.max_error_rate or errors_cannot_pass(candidate, policy)
-    return GateResult(
-        gate="errors",
-        measured=share,
-        allowed=policy.max_error_rate,
-        unit="share",
-        status=FAILED if too_many else PASSED,
-        note=f"{candidate.errors} of {candidate.finished} requests",
+def missing(results: Sequence[GateResult], policy: PromotionPolicy) -> str:
+    """The required gates that have not passed, for a person."""
+    return ", ".join(r.gate for r in results if r.gate in policy.required_gates and r.status != PASSED)
+
+
+_TESTS: Final = len(EVIDENCE_GATES) + 2
+"""Tests that may fail: latency by ranks and by its tail, accuracy by pairs and by all labels, the others once."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """How a promotion's false rollbacks are divided: equally over tests, and over scopes of evidence.
+
+    Scopes are all regions together, and each region alone, both side by side and against what was recorded: a version
+    that is bad in one region must not hide behind the others.
+    """
+
+    false_rollbacks: float
+    regions: int
+
+    @property
+    def alpha(self) -> float:
+        scopes = 1 + 2 * self.regions
+        return self.false_rollbacks / (_TESTS * scopes)
+
+
+def judge(windows: Sequence[Window], region: str, policy: PromotionPolicy, *, regions: int) -> list[GateResult]:
+    """All gates that users' traffic decides, from every window of the promotion so far.
+
+    `windows` holds finished windows of any region and, last, the one that is open in `region`.
+    """
+    alpha = Budget(false_rollbacks=policy.false_rollbacks, regions=regions).alpha
+    counted = [window.counted for window in windows]
+    if counted[-1].live is None:
+        return _judge_alone([window for window in counted if window.live is None], region, policy, alpha)
+    here, together = of_region(counted, region), side_by_side(counted)
+    comparison = _Comparison(
+        scopes=[together] if len(here) == len(counted) else [together, side_by_side(here)],
+        recorded=[window for window in counted[-1:] if window.recorded],
+        policy=policy,
+        alpha=alpha,
+    )
+    return [
+        comparison.shares(ERRORS, _faults, policy.error_margin),
+        comparison.shares(REFUSALS, _refusals, policy.refusal_margin),
+        comparison.latency(),
+        judge_agreement(counted, here, policy, alpha),
+        comparison.accuracy(),
+        judge_score(counted, policy, alpha),
+    ]
+
+
+def _faults(counters: Counters) -> Share:
+    """Requests that ended in a fault, or hang beyond their bound."""
+    return Share(bad=counters.users.faults + counters.overdue, total=counters.users.finished + counters.overdue)
+
+
+def _refusals(counters: Counters) -> Share:
+    return Share(bad=counters.users.refused, total=counters.users.finished + counters.overdue)
+
+
+def _wrong(counters: Counters) -> Share:
+    return Share(bad=min(max(0.0, counters.labelled - counters.correct), counters.labelled), total=counters.labelled)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Comparison:
+    """The gates that hold a candidate against the live version."""
+
+    scopes: list[list[Window]]
+    """Windows in which both answered side by side: those of all regions and, where there are others, of this one."""
+    recorded: list[Window]
+    """The open window, where its live counts were recorded earlier."""
+    policy: PromotionPolicy
+    alpha: float
+
+    @property
+    def shown(self) -> list[Window]:
+        """What a gate may pass on: side by side, or, where a policy has no such step, one after the other."""
+        return self.scopes[0] or self.recorded
+
+    def shares(self, gate: str, count: Callable[[Counters], Share], margin: float) -> GateResult:
+        """A share of requests that must not grow by `margin`."""
+        scopes, recorded = [_strata(scope, count) for scope in self.scopes], _strata(self.recorded, count)
+        shown = scopes[0] or recorded
+        status = self._status(scopes, recorded, excess_evidence, lambda strata: within_evidence(strata, margin))
+        note = _shares_note(shown)
+        if status != FAILED and self._worse_than_recorded(recorded, margin):
+            status, shown, note = FAILED, recorded, f"{_shares_note(recorded)}, as recorded before"
+        difference = estimated_difference(shown)
+        return GateResult(gate=gate, measured=difference, allowed=margin, unit=_POINTS, status=status, note=note)
+
+    def _status(
+        self,
+        scopes: Sequence[_Measured],
+        recorded: _Measured,
+        worse: Callable[[_Measured], float],
+        within: Callable[[_Measured], float],
+    ) -> str:
+        """What the evidence of all regions together and of this one says: see `_status`."""
+        alpha, false_passes = self.alpha, self.policy.false_passes
+        judged = [(reaches(worse(scope), alpha), reaches(within(scope), false_passes)) for scope in scopes]
+        return _status(judged, passed=judged[0][1] if self.scopes[0] else reaches(within(recorded), false_passes))
+
+    def _worse_than_recorded(self, recorded: list[Stratum], margin: float) -> bool:
+        """What was recorded earlier is no control for a change of the hour: it takes more than the margin as well."""
+        difference = estimated_difference(recorded)
+        return difference is not None and difference >= margin and reaches(excess_evidence(recorded), self.alpha)
+
+    def latency(self) -> GateResult:
+        """Slower by ranks, or with a longer tail: a version that is slow for one user in ten hardly moves the ranks."""
+        factor, shown, bounds_ms = 1.0 + self.policy.latency_margin, self.shown, _bounds(self.shown)
+        scopes, recorded = [_timed(scope) for scope in self.scopes], _timed(self.recorded)
+        status = self._status(
+            scopes,
+            recorded,
+            lambda strata: _slower(strata, bounds_ms, 1.0),
+            lambda strata: _within_latency(strata, bounds_ms, factor),
+        )
+        if status != FAILED and reaches(_slower(recorded, _bounds(self.recorded), factor), self.alpha):
+            status, shown = FAILED, self.recorded
+        ours = summed(window.candidate.users.latencies for window in shown)
+        theirs = summed(window.live.users.latencies for window in shown if window.live is not None)
+        p95, live_p95 = percentile_ms(bounds_ms, ours, 0.95), percentile_ms(bounds_ms, theirs, 0.95)
+        p50, live_p50 = percentile_ms(bounds_ms, ours, 0.5), percentile_ms(bounds_ms, theirs, 0.5)
+        if p95 is None or live_p95 is None:
+            return _inconclusive(LATENCY, factor, "x p95", "no answers of both versions were timed")
+        note = (
+            f"p50 {p50:.4g} and {live_p50:.4g} ms, p95 {p95:.4g} and {live_p95:.4g} ms, "
+            f"{sum(ours)} and {sum(theirs)} answers"
+        )
+        return GateResult(gate=LATENCY, measured=p95 / live_p95, allowed=factor, unit="x p95", status=status, note=note)
+
+    def accuracy(self) -> GateResult:
+        """On feedback: by pairs where both answered the same request, and by each one's own labels."""
+        margin = self.policy.max_accuracy_drop
+        labels = self.shares(ACCURACY, _wrong, margin)
+        shown = [window.candidate for window in self.shown]
+        pairs = sum(ours.pairs for ours in shown)
+        if labels.status == FAILED or pairs == 0:
+            return labels
+        lost, won = sum(ours.lost for ours in shown), sum(ours.won for ours in shown)
+        status = self._status(
+            self.scopes,
+            self.recorded,
+            lambda scope: excess_evidence([_paired(window) for window in scope]),
+            lambda scope: _within_pairs(scope, margin),
+        )
+        return GateResult(
+            gate=ACCURACY,
+            measured=(lost - won) / pairs,
+            allowed=margin,
+            unit=_POINTS,
+            status=PASSED if status == INCONCLUSIVE and labels.status == PASSED else status,
+            note=f"{pairs} pairs: {lost:g} lost, {won:g} won; {labels.note}",
+        )
+
+
+def _status(scopes: Sequence[tuple[bool, bool]], *, passed: bool) -> str:
+    """From (worse, within the margin) of each scope of evidence.
+
+    A difference that is real but within the margin is one that the policy allows; but a region in which it is
+    beyond fails, however good the others are.
+    """
+    if any(worse and not within for worse, within in scopes):
+        return FAILED
+    return PASSED if passed else INCONCLUSIVE
+
+
+def _strata(windows: Sequence[Window], count: Callable[[Counters], Share]) -> list[Stratum]:
+    return [Stratum(candidate=count(w.candidate), live=count(w.live)) for w in windows if w.live is not None]
+
+
+def _shares_note(strata: Sequence[Stratum]) -> str:
+    ours = [stratum.candidate for stratum in strata]
+    theirs = [stratum.live for stratum in strata]
+    return (
+        f"{sum(s.bad for s in ours):g} of {sum(s.total for s in ours):g}, "
+        f"live version {sum(s.bad for s in theirs):g} of {sum(s.total for s in theirs):g}"
     )
 
 
-def judge_latency(candidate: Counters, live: Counters | None, policy: PromotionPolicy) -> GateResult:
-    """p95 against the absolute bound and, where the live version answered too, against its p95."""
-    p95 = candidate.p95_ms()
-    if p95 is None:
-        return _not_judged("latency", policy.max_p95_ms, "ms p95", "no answer was timed")
-    allowed, note = policy.max_p95_ms, "absolute bound"
-    live_p95 = live.p95_ms() if live is not None and sum(live.counts) >= _MIN_LIVE_ANSWERS else None
-    if live_p95 is not None and math.isfinite(live_p95):
-        relative = max(policy.p95_floor_ms, policy.max_p95_ratio * live_p95)
-        if relative < allowed:
-            allowed, note = relative, f"live version's p95 {live_p95:.4g} ms x {policy.max_p95_ratio:g}"
-            if relative == policy.p95_floor_ms:
-                note = f"p95 floor; live version's p95 {live_p95:.4g} ms"
-    if math.isinf(p95):
-        # JSON knows no infinity: the last bound, which it exceeds.
-        last = candidate.bounds_ms[-1] if candidate.bounds_ms else 0.0
-        return GateResult(
-            gate="latency", measured=last, allowed=allowed, unit="ms p95", status=FAILED, note=f"more than; {note}"
-        )
-    status = PASSED if p95 <= allowed else FAILED
-    return GateResult(gate="latency", measured=p95, allowed=allowed, unit="ms p95", status=status, note=note)
+def _paired(window: Window) -> Stratum:
+    """Of the pairs on which one was right and one wrong, a version that is no worse loses half."""
+    ours = window.candidate
+    return Stratum(candidate=Share(bad=ours.lost, total=ours.pairs), live=Share(bad=ours.won, total=ours.pairs))
 
 
-def judge_agreement(candidate: Counters, live: Counters | None, policy: PromotionPolicy) -> GateResult:
-    """Share of mirrored requests that candidate and live version answered alike."""
-    if live is None:
-        return _not_judged("agreement", policy.min_agreement, "share", "no live version to compare with")
-    if candidate.compared == 0:
-        return _not_judged("agreement", policy.min_agreement, "share", "no request was compared")
-    return _judge_share("agreement", candidate.agreed, candidate.compared, policy.min_agreement, "compared")
+def _timed(windows: Sequence[Window]) -> list[LatencyStratum]:
+    return [
+        LatencyStratum(candidate=w.candidate.users.latencies, live=w.live.users.latencies)
+        for w in windows
+        if w.live is not None and w.candidate.users.latencies and w.live.users.latencies
+    ]
 
 
-def judge_accuracy(
-    candidate: Counters, live: Counters | None, live_since_boot: Counters | None, policy: PromotionPolicy
+def _slower(strata: Sequence[LatencyStratum], bounds_ms: Sequence[float], factor: float) -> float:
+    """Evidence by ranks or by the tail, whichever is stronger; as a mean of both it is evidence still."""
+    if not strata:
+        return 0.0
+    tail = excess_evidence(tail_strata(strata, bounds_ms, factor=factor))
+    return max(slower_evidence(strata, bounds_ms, factor), tail) - math.log(2)
+
+
+def _within_latency(strata: Sequence[LatencyStratum], bounds_ms: Sequence[float], factor: float) -> float:
+    """Evidence by ranks and by the tail: both must say so."""
+    if not strata:
+        return 0.0
+    tail = [stratum.swapped() for stratum in tail_strata(strata, bounds_ms, factor=factor)]
+    return min(faster_than_evidence(strata, bounds_ms, factor), excess_evidence(tail))
+
+
+def _within_pairs(windows: Sequence[Window], margin: float) -> float:
+    lost, won, pairs = (sum(getattr(w.candidate, name) for w in windows) for name in ("lost", "won", "pairs"))
+    return paired_within_evidence(lost, won, pairs, margin) if pairs else 0.0
+
+
+def _bounds(windows: Sequence[Window]) -> tuple[float, ...]:
+    return next((w.candidate.bounds_ms for w in windows if w.candidate.bounds_ms), ())
+
+
+def judge_agreement(
+    together: Sequence[Window], here: Sequence[Window], policy: PromotionPolicy, alpha: float
 ) -> GateResult:
-    """Accuracy on feedback against the live version's in the same window, or since boot if that has too little."""
-    if candidate.labelled < max(policy.min_labelled, 1):
-        note = f"{candidate.labelled} of {policy.min_labelled} labelled requests"
-        return _not_judged("accuracy", None, "share", note)
-    enough = [c for c in (live, live_since_boot) if c is not None and c.labelled >= max(policy.min_labelled, 1)]
-    if not enough:
-        return _not_judged("accuracy", None, "share", "too little feedback on the live version")
-    allowed = max(0.0, enough[0].correct / enough[0].labelled - policy.max_accuracy_drop)
-    return _judge_share("accuracy", candidate.correct, candidate.labelled, allowed, "labelled")
+    """Share of compared requests that candidate and live version answered alike, against its bound."""
+    scopes = [
+        (sum(w.candidate.agreed for w in scope), sum(w.candidate.compared for w in scope)) for scope in (together, here)
+    ]
+    return _one_sample(AGREEMENT, scopes, policy.min_agreement, policy, alpha, "compared")
+
+
+def judge_score(together: Sequence[Window], policy: PromotionPolicy, alpha: float) -> GateResult:
+    """Mean score of mirrored completions, against its bound."""
+    scopes = [(sum(w.scores.total for w in together), sum(w.scores.count for w in together))]
+    return _one_sample(SCORE, scopes, policy.min_score, policy, alpha, "scored")
+
+
+def _one_sample(
+    gate: str,
+    scopes: Sequence[tuple[float, int]],
+    bound: float,
+    policy: PromotionPolicy,
+    alpha: float,
+    what: str,
+) -> GateResult:
+    good, count = scopes[0]
+    if count == 0:
+        return _inconclusive(gate, bound, "share", f"no request was {what}")
+    judged = [
+        (
+            reaches(below_evidence(min(g, n), n, bound), alpha),
+            reaches(above_evidence(min(g, n), n, bound), policy.false_passes),
+        )
+        for g, n in scopes
+        if n
+    ]
+    return GateResult(
+        gate=gate,
+        measured=good / count,
+        allowed=bound,
+        unit="share",
+        status=_status(judged, passed=judged[0][1]),
+        note=f"{good:g} of {count} {what}",
+    )
+
+
+# Without a live version
+
+
+_SLOW_SHARE: Final = 0.05
+"""What lies above a p95."""
+_ALONE: Final = "no live version to compare with"
+_MOST: Final = 0.5
+"""Without a live version nobody knows how many requests are malformed; but most users must get an answer."""
+
+
+def _judge_alone(windows: Sequence[Window], region: str, policy: PromotionPolicy, alpha: float) -> list[GateResult]:
+    """Absolute bounds, where nothing was live before: over all such regions, and in this one."""
+    together, here = _total(windows), _total(of_region(windows, region))
+    return [
+        _bounded(ERRORS, [_faults(together), _faults(here)], policy.max_error_rate, policy, alpha),
+        _bounded(REFUSALS, [_refusals(together), _refusals(here)], _MOST, policy, alpha),
+        _bounded_latency([together, here], policy, alpha),
+        _inconclusive(AGREEMENT, policy.min_agreement, "share", _ALONE),
+        _inconclusive(ACCURACY, policy.max_accuracy_drop, _POINTS, _ALONE),
+        _inconclusive(SCORE, policy.min_score, "share", _ALONE),
+    ]
+
+
+def _total(windows: Sequence[Window]) -> Counters:
+    total = Counters()
+    for window in windows:
+        total = added(total, window.candidate)
+    return total
+
+
+def _bounded(gate: str, scopes: Sequence[Share], bound: float, policy: PromotionPolicy, alpha: float) -> GateResult:
+    """A share against its absolute bound; what passes is the first scope, what fails is any."""
+    share = scopes[0]
+    if share.total == 0:
+        return _inconclusive(gate, bound, "share", "no request has an outcome")
+    judged = [
+        (
+            reaches(above_evidence(scope.bad, scope.total, bound), alpha),
+            reaches(below_evidence(scope.bad, scope.total, bound), policy.false_passes),
+        )
+        for scope in scopes
+    ]
+    return GateResult(
+        gate=gate,
+        measured=share.bad / share.total,
+        allowed=bound,
+        unit="share",
+        status=_status(judged, passed=judged[0][1]),
+        note=f"{share.bad:g} of {share.total:g} requests; {_ALONE}",
+    )
+
+
+def _bounded_latency(scopes: Sequence[Counters], policy: PromotionPolicy, alpha: float) -> GateResult:
+    """p95 against its absolute bound: no more than one answer in twenty may be slower than it."""
+    p95 = scopes[0].percentile_ms(0.95)
+    if p95 is None:
+        return _inconclusive(LATENCY, policy.max_p95_ms, "ms p95", "no answer was timed")
+    slow = [_slower_than(counters, policy.max_p95_ms) for counters in scopes]
+    return replace(
+        _bounded(LATENCY, slow, _SLOW_SHARE, policy, alpha),
+        measured=p95,
+        allowed=policy.max_p95_ms,
+        unit="ms p95",
+        note=f"{slow[0].bad:g} of {slow[0].total:g} answers slower; {_ALONE}",
+    )
+
+
+def _slower_than(counters: Counters, bound_ms: float) -> Share:
+    """Answers in buckets that begin at the bound or above it."""
+    counts = counters.users.latencies
+    lower = (0.0, *counters.bounds_ms)
+    slow = sum(count for start, count in zip(lower, counts, strict=True) if start >= bound_ms) if counts else 0
+    return Share(bad=slow, total=sum(counts))
+
+
+# The golden set: the same requests each time, so nothing is left to chance
 
 
 def judge_golden(
     *, correct: int, agreed: int, samples: int, reference_accuracy: float, policy: PromotionPolicy
 ) -> list[GateResult]:
-    """The golden set, the same each time: no allowance for chance."""
+    """The golden set's labels, and the FP32 reference's answers."""
     accuracy, agreement = correct / samples, agreed / samples
     allowed = max(0.0, reference_accuracy - policy.max_accuracy_drop)
     return [
@@ -164,7 +464,7 @@ def judge_golden(
 def judge_equal_ids(gate: str, equal: Sequence[bool]) -> GateResult:
     """Whether a server cuts every golden text (or chat) into the reference's token ids."""
     if not equal:
-        return _not_judged(gate, 1.0, "share", "the golden set has none")
+        return _inconclusive(gate, 1.0, "share", "the golden set has none")
     note = f"{sum(equal)} of {len(equal)} with equal token ids"
     if not all(equal):
         note += f", the first other one is number {equal.index(False) + 1}"
@@ -189,7 +489,7 @@ def judge_perplexity(
 def judge_first_choices(equal: int, total: int, min_margin: float) -> GateResult:
     """First choices where the reference's lead is clear: all of them must be the same."""
     if total == 0:
-        return _not_judged("golden agreement", 1.0, "share", f"the reference leads nowhere by {min_margin:g} nats")
+        return _inconclusive("golden agreement", 1.0, "share", f"the reference leads nowhere by {min_margin:g} nats")
     return GateResult(
         gate="golden agreement",
         measured=equal / total,
@@ -201,7 +501,7 @@ def judge_first_choices(equal: int, total: int, min_margin: float) -> GateResult
 
 
 def golden_not_judged(note: str) -> GateResult:
-    return _not_judged("golden", None, "accuracy", note)
+    return _inconclusive("golden", None, "accuracy", note)
 
 
 def golden_unusable(note: str) -> GateResult:
@@ -209,49 +509,45 @@ def golden_unusable(note: str) -> GateResult:
     return GateResult(gate="golden", measured=None, allowed=None, unit="", status=FAILED, note=note)
 
 
+# What no figure decides
+
+
 def server_failed(note: str) -> GateResult:
     """The candidate's server did not start, ended, or answered nonsense."""
     return GateResult(gate="server", measured=None, allowed=None, unit="", status=FAILED, note=note)
 
 
-def too_few_requests(candidate: Counters, policy: PromotionPolicy) -> GateResult:
-    """A step whose time is over before the candidate answered enough."""
+def judge_requests(window: Window, policy: PromotionPolicy) -> GateResult:
+    """Whether enough of them have an outcome: nothing was asked is no evidence of anything."""
+    count, replayed = has_outcome(window.counted.candidate), window.candidate.synthetic.finished
+    note = f"{replayed} {'of them' if window.replays_count else 'more'} replayed" if replayed else ""
     return GateResult(
         gate="requests",
-        measured=float(candidate.finished),
+        measured=float(count),
         allowed=float(policy.min_requests),
         unit="requests",
-        status=FAILED,
-        note=f"within {policy.step_timeout_s:g} s",
+        status=PASSED if count >= policy.min_requests else INCONCLUSIVE,
+        note=note,
     )
 
 
-def _not_judged(gate: str, allowed: float | None, unit: str, note: str) -> GateResult:
-    return GateResult(gate=gate, measured=None, allowed=allowed, unit=unit, status=NOT_JUDGED, note=note)
-
-
-def _judge_share(gate: str, good: int, total: int, allowed: float, what: str) -> GateResult:
-    share, note = good / total, f"{good} of {total} {what}"
-    status = PASSED
-    if share < allowed:
-        by_chance = chance_of_at_most(good, total, allowed)
-        status = FAILED if by_chance < _CHANCE else PASSED
-        if status == PASSED:
-            note += f"; so few happen by chance in {by_chance:.0%} of samples this small"
-    return GateResult(gate=gate, measured=share, allowed=allowed, unit="share", status=status, note=note)
-
-
-def chance_of_at_most(good: int, total: int, share: float) -> float:
-    """P(X <= good) for X ~ Binomial(total, share): the exact one-sided test."""
-    if share <= 0.0 or good >= total:
-        return 1.0
-    if share >= 1.0:
-        return 0.0
-    log_p, log_q, log_total = math.log(share), math.log1p(-share), math.lgamma(total + 1)
-    return min(
-        1.0,
-        math.fsum(
-            math.exp(log_total - math.lgamma(k + 1) - math.lgamma(total - k + 1) + k * log_p + (total - k) * log_q)
-            for k in range(good + 1)
-        ),
+def judge_error_budget(live: Counters, policy: PromotionPolicy) -> GateResult:
+    """Whether the live version is well enough for a change: evidence that it fails more than the budget allows."""
+    share = _faults(live)
+    if share.total == 0:
+        return _inconclusive(_ERROR_BUDGET, policy.error_budget, "share", "the live version has answered nobody yet")
+    spent = policy.error_budget < 1 and reaches(
+        above_evidence(share.bad, share.total, policy.error_budget), policy.false_rollbacks
     )
+    return GateResult(
+        gate=_ERROR_BUDGET,
+        measured=share.bad / share.total,
+        allowed=policy.error_budget,
+        unit="share",
+        status=FAILED if spent else PASSED,
+        note=f"{share.bad:g} of {share.total:g} requests of the live version; error_budget 1 lets a remedy through",
+    )
+
+
+def _inconclusive(gate: str, allowed: float | None, unit: str, note: str) -> GateResult:
+    return GateResult(gate=gate, measured=None, allowed=allowed, unit=unit, status=INCONCLUSIVE, note=note)

@@ -1,5 +1,9 @@
-"""What a promotion may do and what stops it. Ordered with the release, interpreted by the agents."""
+"""What a promotion may do and what stops it. Ordered with the release, interpreted by the agents.
 
+This is the one home of a promotion's knobs; docs/api.md has them as a table, made from this file.
+"""
+
+import re
 from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Final
@@ -8,6 +12,19 @@ from serving.errors import InvalidInput
 
 ROLLBACK_SCOPES: Final = ("region", "all")
 FOLLOWER_LOST: Final = ("continue", "rollback")
+HOLD: Final = "hold"
+GO: Final = "go"
+BACK: Final = "back"
+WORDS: Final = (HOLD, GO, BACK)
+ERRORS: Final = "errors"
+REFUSALS: Final = "refusals"
+LATENCY: Final = "latency"
+AGREEMENT: Final = "agreement"
+ACCURACY: Final = "accuracy"
+SCORE: Final = "score"
+EVIDENCE_GATES: Final = (ERRORS, REFUSALS, LATENCY, AGREEMENT, ACCURACY, SCORE)
+"""Gates that are judged while users are served."""
+_SCORER: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,33 +33,69 @@ class PromotionPolicy:
 
     steps_percent: list[int] = field(default_factory=lambda: [5, 25, 50, 100])
     """Share of real traffic per canary step, %, strictly rising, the last one 100."""
+    bake_s: float = 30.0
+    """Seconds that a step lasts at least: some faults need time to show, however many requests there are."""
     min_requests: int = 50
-    """Requests that the candidate must have answered in a step before its gates are judged."""
-    max_error_rate: float = 0.01
-    """Share of the candidate's requests in a step that may fail, 0 to 1."""
-    max_p95_ratio: float = 2.0
-    """Candidate's p95 latency over the live version's in the same window."""
-    p95_floor_ms: float = 50.0
-    """Below this p95 the ratio is not applied: it would compare noise."""
-    max_p95_ms: float = 250.0
-    """Absolute bound on the candidate's p95; the only latency gate of a first release."""
-    min_agreement: float = 0.90
-    """Share of mirrored requests on which candidate and live version answer alike, 0 to 1."""
+    """Requests with an outcome that the candidate must have had in a step before the next."""
+    step_timeout_s: float = 600.0
+    """Seconds after which a step that lacks requests, or the verdict that is due, counts as inconclusive."""
+    on_inconclusive: str = "hold"
+    """What happens then: `hold` the weights until evidence or a person decides, `go` on, or `back`."""
+    required_gates: list[str] = field(default_factory=lambda: [ERRORS, REFUSALS, LATENCY])
+    """Gates that must pass before the last of the live version's traffic is taken; the others must not fail.
+    Add `accuracy` where users send feedback, `agreement` where answers are compared."""
+    false_rollbacks: float = 0.01
+    """Most promotions of versions that are no worse that may be rolled back by chance, 0 to 1, over the whole
+    promotion: all gates, looks, steps and regions together."""
+    false_passes: float = 0.05
+    """The same for each gate that passes although the version is worse by more than the gate's margin, 0 to 1."""
+    error_margin: float = 0.01
+    """Errors that the candidate may have beyond the live version's, share of requests (0.01: one percentage point)."""
+    refusal_margin: float = 0.01
+    """The same for requests that it blames on their users (400, 413, 422)."""
+    latency_margin: float = 0.25
+    """How much slower its answers may be than the live version's (0.25: a quarter)."""
     max_accuracy_drop: float = 0.02
-    """Allowed loss of accuracy: golden set against the FP32 reference, feedback against the live version."""
-    min_labelled: int = 30
-    """Labelled requests (feedback) that the accuracy gate needs; with fewer it reports `not judged`."""
-    step_timeout_s: float = 120.0
-    """A step that has not met `min_requests` by then fails."""
-    synthetic_after_s: float = 5.0
-    """After this long without enough real traffic the agent replays golden inputs through its gateway; < 0: never."""
+    """Accuracy that it may lose, 0 to 1: golden set against the FP32 reference, feedback against the live version."""
+    min_agreement: float = 0.90
+    """Share of compared requests on which candidate and live version answer alike, 0 to 1."""
+    min_score: float = 0.50
+    """Mean score of mirrored completions, 0 to 1."""
+    max_error_rate: float = 0.01
+    """Share of its requests that may fail where no live version is there to compare with, 0 to 1."""
+    max_p95_ms: float = 250.0
+    """Its p95 latency, ms, where no live version is there to compare with."""
+    error_budget: float = 0.05
+    """Share of the live version's requests that may have failed for a promotion to begin, 0 to 1: a region in trouble
+    is not changed. 1 switches it off, as the promotion of a remedy must."""
+    synthetic_after_s: float = -1.0
+    """Seconds without enough users after which the agent replays golden inputs through its gateway; < 0: never."""
+    synthetic_evidence: bool = False
+    """Whether replayed requests count as users' requests do. Only users are evidence of quality: a policy that takes
+    replays for it says so, and its report too."""
+    shadow_s: float = 0.0
+    """Seconds for which the candidate answers copies of users' requests before it answers any user; 0: no shadow."""
+    mirror_share: float = 1.0
+    """Share of the candidate's answers that the live version repeats to compare them, 0 to 1."""
+    shadow_share: float = 1.0
+    """Share of the live version's answers that the candidate repeats in its shadow, 0 to 1."""
+    completions_share: float = 0.0
+    """Share of completions that the other version repeats, 0 to 1; each costs as much as an answer."""
+    completion_scorer: str = ""
+    """Who scores repeated completions: a `package.module:function` of the topology's `scorers`; empty: greedy
+    agreement."""
+    watch_s: float = 300.0
+    """Seconds for which a version that went live is held against what was recorded of the one before, and goes back by
+    itself; 0: not at all."""
+    watch_share: float = 0.0
+    """Share of its answers that the version before repeats meanwhile, 0 to 1, so that agreement is judged as well."""
     drain_s: float = 10.0
-    """How long a replaced model server may finish what it has begun."""
+    """Seconds that a replaced model server may finish what it has begun."""
     standby_s: float = 600.0
-    """How long a replaced model server stays ready beside the live one, outside the route, so that taking back
-    is instant; 0: it is stopped once it has drained."""
+    """Seconds for which a replaced model server stays ready beside the live one, outside the route, so that taking back
+    is instant; 0: it is stopped once it has drained and the watch is over."""
     start_timeout_s: float = 180.0
-    """How long a model server may take until it is ready."""
+    """Seconds that a model server may take until it is ready."""
     prepare_ahead: int = 0
     """How many of the regions that come next already copy the bundle and start their model server, beside the live
     one, while a region is at work: servers that take minutes start side by side, for their memory's price."""
@@ -51,6 +104,7 @@ class PromotionPolicy:
     on_follower_lost: str = "continue"
     """What the agents do when nobody follows the promotion for `follower_lease_s`: `continue` | `rollback`."""
     follower_lease_s: float = 60.0
+    """Seconds."""
 
     def __post_init__(self) -> None:
         steps = self.steps_percent
@@ -58,25 +112,82 @@ class PromotionPolicy:
             raise InvalidInput(
                 "steps_percent is not usable", got=steps, expected="strictly rising percentages that end with 100"
             )
-        for name in ("max_error_rate", "min_agreement", "max_accuracy_drop"):
+        for name in _SHARES:
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
-        for name in ("max_p95_ratio", "max_p95_ms", "step_timeout_s", "start_timeout_s", "follower_lease_s"):
+        for name in ("false_rollbacks", "false_passes"):
+            _check(name, getattr(self, name), 0 < getattr(self, name) < 1, "more than 0, less than 1")
+        for name in ("max_p95_ms", "step_timeout_s", "start_timeout_s", "follower_lease_s", "latency_margin"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "> 0")
-        for name in ("p95_floor_ms", "drain_s", "standby_s", "min_labelled", "prepare_ahead"):
+        for name in ("bake_s", "shadow_s", "watch_s", "drain_s", "standby_s", "prepare_ahead"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, ">= 0")
+        for name in ("error_margin", "refusal_margin"):
+            _check(name, getattr(self, name), getattr(self, name) > 0, "> 0: nothing is ever certain to be equal")
         _check("min_requests", self.min_requests, self.min_requests > 0, "> 0")
-        _check(
-            "rollback_scope", self.rollback_scope, self.rollback_scope in ROLLBACK_SCOPES, " | ".join(ROLLBACK_SCOPES)
-        )
-        _check(
-            "on_follower_lost", self.on_follower_lost, self.on_follower_lost in FOLLOWER_LOST, " | ".join(FOLLOWER_LOST)
-        )
+        _check_word("rollback_scope", self.rollback_scope, ROLLBACK_SCOPES)
+        _check_word("on_follower_lost", self.on_follower_lost, FOLLOWER_LOST)
+        _check_word("on_inconclusive", self.on_inconclusive, WORDS)
+        for gate in self.required_gates:
+            _check_word("required_gates", gate, EVIDENCE_GATES)
+        if self.completion_scorer and not _SCORER.fullmatch(self.completion_scorer):
+            raise InvalidInput(
+                "completion_scorer is malformed", got=self.completion_scorer, expected="package.module:function"
+            )
+        self._check_contradictions()
+
+    def _check_contradictions(self) -> None:
+        for holds, what, got, expected in (
+            (
+                self.bake_s <= self.step_timeout_s,
+                "a step would be over before it has baked",
+                f"bake_s {self.bake_s:g}, step_timeout_s {self.step_timeout_s:g}",
+                "bake_s <= step_timeout_s",
+            ),
+            (
+                not self.synthetic_evidence or self.synthetic_after_s >= 0,
+                "replays would count, but none are sent",
+                f"synthetic_evidence true, synthetic_after_s {self.synthetic_after_s:g}",
+                "synthetic_after_s >= 0",
+            ),
+            (
+                self.synthetic_after_s <= self.step_timeout_s,
+                "replays would begin after the step is over",
+                f"synthetic_after_s {self.synthetic_after_s:g}, step_timeout_s {self.step_timeout_s:g}",
+                "synthetic_after_s <= step_timeout_s",
+            ),
+            (
+                self.shadow_s == 0 or self.shadow_share > 0,
+                "a shadow would see no request",
+                f"shadow_s {self.shadow_s:g}, shadow_share 0",
+                "shadow_share > 0",
+            ),
+            (
+                not self.completion_scorer or self.completions_share > 0,
+                "a scorer is named, but no completion is repeated",
+                f"completion_scorer {self.completion_scorer}, completions_share 0",
+                "completions_share > 0",
+            ),
+            (
+                SCORE not in self.required_gates or self.completions_share > 0,
+                "the gate score is required, but no completion is repeated",
+                f"required_gates {self.required_gates}, completions_share 0",
+                "completions_share > 0",
+            ),
+            (
+                AGREEMENT not in self.required_gates or self.mirror_share > 0,
+                "the gate agreement is required, but no answer is compared",
+                f"required_gates {self.required_gates}, mirror_share 0",
+                "mirror_share > 0",
+            ),
+        ):
+            if not holds:
+                raise InvalidInput(f"policy contradicts itself: {what}", got=got, expected=expected)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, raw: Any) -> "PromotionPolicy":
+        """An order's policy; a field that is not known is refused."""
         known = {f.name for f in fields(cls)}
         if not isinstance(raw, dict) or set(raw) - known:
             raise InvalidInput("policy is malformed", got=raw, expected=f"an object of {sorted(known)}")
@@ -85,7 +196,35 @@ class PromotionPolicy:
         except TypeError as broken:
             raise InvalidInput("policy is malformed", got=raw, expected=str(broken)) from broken
 
+    @classmethod
+    def from_peer(cls, raw: Any) -> "PromotionPolicy":
+        """The policy as another agent, or an earlier one, wrote it: what this one does not know is left out."""
+        known = {f.name for f in fields(cls)}
+        if not isinstance(raw, dict):
+            return cls.from_json(raw)
+        return cls.from_json({name: value for name, value in raw.items() if name in known})
+
+
+_SHARES: Final = (
+    "max_error_rate",
+    "min_agreement",
+    "min_score",
+    "max_accuracy_drop",
+    "error_margin",
+    "refusal_margin",
+    "error_budget",
+    "mirror_share",
+    "shadow_share",
+    "completions_share",
+    "watch_share",
+)
+
 
 def _check(name: str, value: object, holds: bool, expected: str) -> None:
     if not holds:
         raise InvalidInput(f"{name} is out of range", got=value, expected=expected)
+
+
+def _check_word(name: str, value: str, words: tuple[str, ...]) -> None:
+    if value not in words:
+        raise InvalidInput(f"{name} is not a word known here", got=value, expected=" | ".join(words))

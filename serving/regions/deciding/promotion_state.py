@@ -1,16 +1,15 @@
-"""A promotion over all its regions: what it is and, purely, what comes next.
+"""A promotion over all its regions: the order, the persisted state, and how it is shown. Pure.
 
-Regions go live one after another. When one rolls back, or the order is aborted, the regions that this
-promotion had changed are taken back in reverse order, or just the failing one if the policy says so.
+It has an id of its own, apart from its release's: one that failed is tried again under another id, with neither a new
+release nor a training. `promotion_decision.py` says what comes next.
 """
 
-from dataclasses import asdict, dataclass, field, replace
-from enum import StrEnum
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final
 
 from serving.errors import InvalidInput
 from serving.regions.deciding.policy import PromotionPolicy
-from serving.regions.deciding.rollout_state import ABORTED, LIVE, QUEUED, ROLLED_BACK
+from serving.regions.deciding.rollout_state import ABORTED, QUEUED, ROLLED_BACK
 from serving.releases import Release
 
 RUNNING: Final = "running"
@@ -36,6 +35,15 @@ class Promotion:
     """`rolled_back` | `aborted` from the moment at which regions are taken back."""
     owed: list[str] = field(default_factory=list)
     """Regions that did not answer when they were to be taken back; they are told when they answer again."""
+    actor: str = ""
+    """Who ordered it."""
+    attempt: int = 1
+    """Of this release: 1, 2, 3 …"""
+    paused: bool = False
+    promoted_by: str | None = None
+    """Who decided that no more evidence is waited for."""
+    watching: bool = False
+    """Whether regions still hold the live version against the one before; they go back by themselves."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -43,8 +51,12 @@ class Promotion:
 
 def read_promotion(document: dict[str, Any]) -> Promotion:
     """The inverse of `Promotion.to_json`."""
-    release, policy = Release.from_json(document["release"]), PromotionPolicy.from_json(document["policy"])
-    return Promotion(**{**document, "release": release, "policy": policy})
+    known = {name: value for name, value in document.items() if name in _KNOWN}
+    release, policy = Release.from_json(document["release"]), PromotionPolicy.from_peer(document["policy"])
+    return Promotion(**{**known, "release": release, "policy": policy})
+
+
+_KNOWN: Final = frozenset(entry.name for entry in fields(Promotion))
 
 
 def same_order(promotion: Promotion, order: "Order") -> bool:
@@ -77,51 +89,6 @@ def read_order(raw: Any, known_regions: list[str]) -> Order:
         policy=PromotionPolicy.from_json(raw.get("policy", {})),
         regions=regions,
     )
-
-
-class Move(StrEnum):
-    ADVANCE = "advance"
-    """Order the region's rollout, or ask how it is doing: one idempotent call."""
-    TAKE_BACK = "take back"
-    END = "end"
-    """Begin to take back what this promotion has changed."""
-    FINISH = "finish"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Next:
-    move: Move
-    region: str = ""
-    ahead: tuple[str, ...] = ()
-    """Regions whose servers start meanwhile; they hold there."""
-    state: str = ""
-    reason: str | None = None
-
-
-def decide_promotion(promotion: Promotion) -> Next:
-    """The next step of a running promotion."""
-    if promotion.ending is not None:
-        return _decide_taking_back(promotion, promotion.ending)
-    parts = {region: promotion.parts.get(region, {"state": QUEUED}) for region in promotion.regions}
-    for region, part in parts.items():
-        if part["state"] in (ROLLED_BACK, ABORTED):
-            return Next(move=Move.END, region=region, state=part["state"], reason=part.get("reason"))
-    waiting = [region for region, part in parts.items() if part["state"] != LIVE]
-    if not waiting:
-        return Next(move=Move.FINISH, state=LIVE)
-    ahead = tuple(waiting[1 : 1 + promotion.policy.prepare_ahead])
-    return Next(move=Move.ADVANCE, region=waiting[0], ahead=ahead)
-
-
-def _decide_taking_back(promotion: Promotion, ending: str) -> Next:
-    for region in reversed(promotion.regions):
-        part = promotion.parts.get(region)
-        if part is None or is_taken_back(part) or region in promotion.owed:
-            continue
-        if part["state"] == LIVE and promotion.policy.rollback_scope == "region" and not part.get("ending"):
-            continue
-        return Next(move=Move.TAKE_BACK, region=region)
-    return Next(move=Move.FINISH, state=ending, reason=promotion.reason)
 
 
 def is_taken_back(part: dict[str, Any]) -> bool:
@@ -162,7 +129,12 @@ def unasked(promotion: Promotion, region: str) -> dict[str, Any]:
         "revert_failure": None,
         "held": False,
         "settled": False,
+        "watching": False,
+        "paused": False,
+        "waiting_for": None,
+        "actor": promotion.actor,
         "steps": [],
+        "evidence": [],
     }
 
 
@@ -177,6 +149,22 @@ def show_promotion(promotion: Promotion) -> dict[str, Any]:
         "reason": promotion.reason,
         "ordered_at": promotion.ordered_at,
         "finished_at": promotion.finished_at,
+        "actor": promotion.actor,
+        "attempt": promotion.attempt,
+        "paused": promotion.paused,
+        "promoted_by": promotion.promoted_by,
+        "watching": promotion.watching,
         "policy": promotion.policy.to_json(),
-        "regions": [promotion.parts.get(region) or unasked(promotion, region) for region in promotion.regions],
+        "regions": [_shown(promotion.parts.get(region) or unasked(promotion, region)) for region in promotion.regions],
     }
+
+
+def _shown(part: dict[str, Any]) -> dict[str, Any]:
+    """Without the counts that regions hand to each other."""
+    return {name: value for name, value in part.items() if name != "evidence"}
+
+
+def evidence_for(promotion: Promotion, region: str) -> list[dict[str, Any]]:
+    """What the other regions have counted, for the one whose turn it is."""
+    others = [part for name, part in promotion.parts.items() if name != region]
+    return [window for part in others for window in part.get("evidence", [])]

@@ -5,7 +5,7 @@ leaves the newest version that is being served (or tried) and goes to what it ha
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final
 
 from serving.errors import InvalidInput
@@ -92,6 +92,8 @@ class RollbackOrder:
     """What this order ended: `promotion/<id>` and `rollback/<id>`."""
     regions: list[str]
     ordered_at: float
+    actor: str = ""
+    """Who ordered it."""
     state: str = RUNNING
     """`running` | `live` | `failed` | `superseded`."""
     failure: str | None = None
@@ -112,7 +114,10 @@ class RollbackOrder:
 
 def read_rollback_order(document: dict[str, Any]) -> RollbackOrder:
     """The inverse of `RollbackOrder.to_json`."""
-    return RollbackOrder(**document)
+    return RollbackOrder(**{name: value for name, value in document.items() if name in _KNOWN})
+
+
+_KNOWN: Final = frozenset(entry.name for entry in fields(RollbackOrder))
 
 
 def region_order(order: RollbackOrder) -> dict[str, Any]:
@@ -210,6 +215,7 @@ def show_rollback_order(order: RollbackOrder) -> dict[str, Any]:
         "model": order.model,
         "state": order.state,
         "reason": order.reason,
+        "actor": order.actor,
         "failure": order.failure,
         "ordered_at": order.ordered_at,
         "finished_at": order.finished_at,

@@ -8,13 +8,13 @@ move at once, otherwise it is started beside the bad one first. What the rollbac
 until then, is drained after that, and is stopped last.
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Final
 
+from serving.counters import Snapshot
 from serving.errors import Conflict, InvalidInput, NotFound
 from serving.regions.deciding.rollout_state import Server, backend_id
-from serving.regions.deciding.windows import Snapshot
 from serving.regions.registry.registry import LiveModel
 from serving.releases import check_name
 
@@ -68,7 +68,10 @@ class Rollback:
 
 def read_rollback(document: dict[str, Any]) -> Rollback:
     """The inverse of `Rollback.to_json`."""
-    return Rollback(**document)
+    return Rollback(**{name: value for name, value in document.items() if name in _KNOWN})
+
+
+_KNOWN: Final = frozenset(entry.name for entry in fields(Rollback))
 
 
 def show_rollback(rollback: Rollback, *, endpoint: str) -> dict[str, Any]:
@@ -115,7 +118,7 @@ def read_region_order(raw: Any) -> RegionOrder:
     """`{"schema_version": 1, "model", "release", "bad", "reason", "supersedes"}`; raises InvalidInput."""
     names = {"schema_version", "model", "release", "bad", "reason", "supersedes"}
     texts = ("model", "reason")
-    malformed = not isinstance(raw, dict) or set(raw) != names or raw["schema_version"] != 1
+    malformed = not isinstance(raw, dict) or names - set(raw) or raw["schema_version"] != 1
     if malformed or not all(isinstance(raw[name], str) for name in texts) or not isinstance(raw["supersedes"], list):
         raise InvalidInput("rollback order is malformed", got=raw, expected=", ".join(sorted(names)))
     for name in ("release", "bad"):

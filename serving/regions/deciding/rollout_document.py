@@ -1,31 +1,62 @@
-"""A rollout as JSON: what the registry keeps and what peers and users are shown."""
+"""A rollout as JSON: what the registry keeps and what peers and users are shown.
 
-from typing import Any
+Agents of different ages read each other's documents: what they do not know is left out, what is missing is a default.
+"""
 
-from serving.errors import InvalidInput
+from dataclasses import fields
+from typing import Any, Final
+
+from serving.counters import Counters, Snapshot, parse_snapshot
+from serving.errors import BadUpstream, InvalidInput
+from serving.regions.deciding.evidence import Scores, Window
 from serving.regions.deciding.gates import GateResult
 from serving.regions.deciding.policy import PromotionPolicy
 from serving.regions.deciding.rollout_state import Rollout, Step
-from serving.regions.deciding.windows import parse_snapshot
 from serving.releases import Release
+
+_KNOWN: Final = frozenset(entry.name for entry in fields(Rollout))
 
 
 def read_rollout(document: dict[str, Any]) -> Rollout:
     """The inverse of `Rollout.to_json`."""
-    baseline = document["baseline"]
+    known = {name: value for name, value in document.items() if name in _KNOWN}
+    opening = _snapshot(document.get("opening"))
+    recorded = document.get("recorded")
+    bounds_ms = () if opening is None else opening.bounds_ms
     return Rollout(
         **{
-            **document,
+            **known,
             "release": Release.from_json(document["release"]),
-            "policy": PromotionPolicy.from_json(document["policy"]),
-            "baseline": None if baseline is None else parse_snapshot(baseline),
+            "policy": PromotionPolicy.from_peer(document["policy"]),
+            "baseline": _snapshot(document["baseline"]),
+            "opening": opening,
+            "recorded": None if recorded is None or opening is None else Counters.from_json(recorded, bounds_ms),
+            "scores": Scores(**document.get("scores", {})),
+            "earlier": read_windows(document.get("earlier", [])),
+            "evidence": read_windows(document.get("evidence", [])),
             "steps": [_step(step) for step in document["steps"]],
         }
     )
 
 
+def _snapshot(raw: dict[str, Any] | None) -> Snapshot | None:
+    """None for one that another version of the counters wrote: the window then begins anew."""
+    try:
+        return None if raw is None else parse_snapshot(raw)
+    except BadUpstream:
+        return None
+
+
 def _step(raw: dict[str, Any]) -> Step:
-    return Step(**{**raw, "gates": [GateResult(**gate) for gate in raw["gates"]]})
+    return Step(**{**raw, "gates": [GateResult.from_json(gate) for gate in raw["gates"]]})
+
+
+def read_windows(raw: Any) -> list[Window]:
+    """Evidence as `Window.to_json` wrote it; raises InvalidInput."""
+    try:
+        return [Window.from_json(window) for window in raw]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as broken:
+        raise InvalidInput("evidence is malformed", got=repr(broken), expected="windows of other regions") from broken
 
 
 def show_rollout(rollout: Rollout, *, endpoint: str) -> dict[str, Any]:
@@ -49,27 +80,49 @@ def show_rollout(rollout: Rollout, *, endpoint: str) -> dict[str, Any]:
         "revert_failure": rollout.revert_failure,
         "held": rollout.held,
         "settled": rollout.settled,
+        "watching": rollout.watching,
+        "paused": rollout.paused,
+        "waiting_for": rollout.waiting_for,
+        "actor": rollout.actor,
         "steps": document["steps"],
+        "evidence": document["evidence"],
     }
 
 
 def read_order(id: str, region: str, order: Any, *, now: float) -> Rollout:
-    """The rollout that a home agent orders: `{"schema_version": 1, "release", "version", "policy", "hold"?}`."""
-    if (
-        not isinstance(order, dict)
-        or order.get("schema_version") != 1
-        or not isinstance(order.get("version"), int)
-        or not isinstance(order.get("hold", False), bool)
-    ):
-        raise InvalidInput(
-            "rollout order is malformed", got=order, expected="schema_version 1, release, version, policy, hold"
-        )
+    """The rollout that a home agent orders; a field that this agent does not know is a younger one's and ignored.
+
+    `{"schema_version": 1, "release", "version", "policy", "hold"?, "paused"?, "promoted_by"?, "actor"?, "regions"?,
+    "evidence"?}`
+    """
+    expected = "schema_version 1, release, version, policy, hold, paused, promoted_by, actor, regions, evidence"
+    if not isinstance(order, dict) or order.get("schema_version") != 1:
+        raise InvalidInput("rollout order is malformed", got=order, expected=expected)
+    types: dict[str, type | tuple[type, ...]] = {
+        "version": int,
+        "hold": bool,
+        "paused": bool,
+        "promoted_by": (str, type(None)),
+        "actor": str,
+        "regions": int,
+    }
+    for name, kind in types.items():
+        if not isinstance(order.get(name, _DEFAULTS.get(name)), kind):
+            raise InvalidInput(f"{name} of the rollout order is malformed", got=order.get(name), expected=expected)
     return Rollout(
         id=id,
         region=region,
         release=Release.from_json(order.get("release")),
         version=order["version"],
-        policy=PromotionPolicy.from_json(order.get("policy")),
+        policy=PromotionPolicy.from_peer(order.get("policy")),
         held=order.get("hold", False),
+        paused=order.get("paused", False),
+        promoted_by=order.get("promoted_by"),
+        actor=order.get("actor", ""),
+        regions=max(1, order.get("regions", 1)),
+        earlier=read_windows(order.get("evidence", [])),
         started_at=now,
     )
+
+
+_DEFAULTS: Final = {"hold": False, "paused": False, "promoted_by": None, "actor": "", "regions": 1}

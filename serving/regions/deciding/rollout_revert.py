@@ -6,12 +6,14 @@ answer before it becomes live again; if it does not start, the region keeps the 
 
 from dataclasses import replace
 
+from serving.regions.deciding.evidence import Window
 from serving.regions.deciding.gates import GateResult, failures
 from serving.regions.deciding.rollout_state import (
     ABORTED,
     CANARY,
     LIVE,
     ROLLED_BACK,
+    SHADOW,
     STARTING,
     TERMINAL,
     Action,
@@ -25,14 +27,13 @@ from serving.regions.deciding.rollout_state import (
     close,
     drained,
 )
-from serving.regions.deciding.windows import Counters
 from serving.regions.registry.registry import LiveModel
 
 
 def begin_revert(rollout: Rollout, ending: str, reason: str, now: float) -> Rollout:
     """From here on the weights go back; one that never had traffic is over once its server is stopped."""
     undone = replace(close(rollout, [], now), ending=ending, reason=reason, weights_at=None)
-    if rollout.state in (CANARY, LIVE):
+    if rollout.state in (SHADOW, CANARY, LIVE):
         return undone
     return replace(undone, state=ending, finished_at=now, weights_at=now)
 
@@ -52,9 +53,16 @@ def request_revert(rollout: Rollout, live: LiveModel | None, reason: str, now: f
     return replace(begun, steps=[*begun.steps, Step(state=STARTING, percent=None, started_at=now)], finished_at=None)
 
 
-def fail(rollout: Rollout, gates: list[GateResult], now: float, window: Counters | None = None) -> Save:
+def fail(rollout: Rollout, gates: list[GateResult], now: float, window: Window | None = None) -> Save:
     sentences = "; ".join(gate.sentence() for gate in failures(gates))
     reason = f"{_place(rollout)}: {sentences}"
+    closed = close(rollout, gates, now, window)
+    return take_back(begin_revert(closed, ROLLED_BACK, reason, now), f"rolling back: {reason}")
+
+
+def revert_inconclusive(rollout: Rollout, gates: list[GateResult], lacking: str, now: float, window: Window) -> Save:
+    """No gate has failed, but none of the time is left, and the policy says back."""
+    reason = f"{_place(rollout)}: {lacking} within {rollout.policy.step_timeout_s:g} s, and the policy says back"
     closed = close(rollout, gates, now, window)
     return take_back(begin_revert(closed, ROLLED_BACK, reason, now), f"rolling back: {reason}")
 
@@ -91,7 +99,7 @@ def decide_revert(rollout: Rollout, seen: Observation, now: float) -> Action:
 
 
 def _gone_quiet(rollout: Rollout, seen: Observation, now: float) -> bool:
-    never_served = all(step.state != CANARY for step in rollout.steps)
+    never_served = all(step.state not in (SHADOW, CANARY) for step in rollout.steps)
     return never_served or drained(rollout, rollout.release.id, seen.stats, now)
 
 

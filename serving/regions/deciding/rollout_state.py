@@ -1,19 +1,20 @@
 """One region's part of a promotion: what it is, and how it is spoken of.
 
-    queued -> replicating -> verified -> starting -> golden -> canary 5/25/50/100 % -> live
+    queued -> replicating -> verified -> starting -> golden -> (shadow) -> canary 5/25/50/100 % -> live (watched)
                                    a failing gate, a crash or an abort -> rolled_back | aborted
 
 Here is the vocabulary: the persisted state, what is observed, and the steps that may be taken.
 `rollout_decision.py` chooses the step on the way forward, `rollout_revert.py` on the way back.
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Final
 
+from serving.counters import Counters, Snapshot
+from serving.regions.deciding.evidence import Scores, Window, has_outcome
 from serving.regions.deciding.gates import GateResult
 from serving.regions.deciding.policy import PromotionPolicy
-from serving.regions.deciding.windows import Counters, Snapshot
 from serving.regions.registry.registry import LiveModel
 from serving.releases import Release
 
@@ -22,12 +23,15 @@ REPLICATING: Final = "replicating"
 VERIFIED: Final = "verified"
 STARTING: Final = "starting"
 GOLDEN: Final = "golden"
+SHADOW: Final = "shadow"
 CANARY: Final = "canary"
 LIVE: Final = "live"
 ROLLED_BACK: Final = "rolled_back"
 ABORTED: Final = "aborted"
-STATES: Final = (QUEUED, REPLICATING, VERIFIED, STARTING, GOLDEN, CANARY, LIVE, ROLLED_BACK, ABORTED)
+STATES: Final = (QUEUED, REPLICATING, VERIFIED, STARTING, GOLDEN, SHADOW, CANARY, LIVE, ROLLED_BACK, ABORTED)
 TERMINAL: Final = frozenset({LIVE, ROLLED_BACK, ABORTED})
+WATCH: Final = "watch"
+"""Name of the step in which a live version is held against what was recorded before; its state is `live`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +63,27 @@ class Rollout:
     baseline: Snapshot | None = None
     """The gateway's counters when the present step's weights were in force; None until they are."""
     steps: list[Step] = field(default_factory=list)
+    actor: str = ""
+    """Who ordered the promotion."""
+    regions: int = 1
+    """How many the promotion has: evidence of all of them shares one budget."""
+    earlier: list[Window] = field(default_factory=list)
+    """What other regions counted before this one began."""
+    evidence: list[Window] = field(default_factory=list)
+    """What this region counted in the steps that are finished."""
+    scores: Scores = field(default_factory=Scores)
+    """Of the completions that were mirrored in the present step."""
+    opening: Snapshot | None = None
+    """The gateway's counters when this rollout left the queue."""
+    recorded: Counters | None = None
+    """What the live version did from then until it got no more traffic."""
+    watch_until: float | None = None
+    paused: bool = False
+    """An operator wants the present weights to stay; a failing gate takes them back all the same."""
+    promoted_by: str | None = None
+    """Who decided that no more evidence is waited for; a failing gate still counts."""
+    waiting_for: str | None = None
+    """What is missing, when its time is over and the policy says to hold."""
     previous: str | None = None
     """Release that was live when this rollout left the queue."""
     previous_version: int | None = None
@@ -84,12 +109,44 @@ class Rollout:
     @property
     def candidate_percent(self) -> int | None:
         """Weight that the route gives to the candidate now, None when it is not to be in the route."""
-        return self.percent if self.state == CANARY and self.ending is None else None
+        if self.ending is not None or self.state not in (SHADOW, CANARY):
+            return None
+        return 0 if self.state == SHADOW else self.percent
+
+    @property
+    def replays_count(self) -> bool:
+        """Whether replayed requests are evidence: where nothing is live, there are no users to ask."""
+        return self.policy.synthetic_evidence or self.previous is None
+
+    @property
+    def watching(self) -> bool:
+        return self.state == LIVE and self.watch_until is not None and not self.settled and self.ending is None
+
+    @property
+    def windows(self) -> list[Window]:
+        """Of the whole promotion, as far as this region knows them."""
+        return [*self.earlier, *self.evidence]
 
     def to_json(self) -> dict[str, Any]:
-        document = asdict(self)
-        document["baseline"] = None if self.baseline is None else self.baseline.to_json()
-        return document
+        document = {name: getattr(self, name) for name in _PLAIN}
+        return {
+            **document,
+            "release": asdict(self.release),
+            "policy": self.policy.to_json(),
+            "steps": [asdict(step) for step in self.steps],
+            "scores": asdict(self.scores),
+            "earlier": [window.to_json() for window in self.earlier],
+            "evidence": [window.to_json() for window in self.evidence],
+            "baseline": None if self.baseline is None else self.baseline.to_json(),
+            "opening": None if self.opening is None else self.opening.to_json(),
+            "recorded": None if self.recorded is None else self.recorded.to_json(),
+        }
+
+
+_STRUCTURED: Final = (
+    *("release", "policy", "steps", "scores", "earlier", "evidence", "baseline", "opening", "recorded"),
+)
+_PLAIN: Final = tuple(entry.name for entry in fields(Rollout) if entry.name not in _STRUCTURED)
 
 
 class Server(StrEnum):
@@ -112,10 +169,14 @@ class Observation:
     live_version: int | None = None
     before_previous: str | None = None
     """What was live before `previous` was: the version before, should `previous` be live again."""
+    superseded: bool = False
+    """Whether another promotion of the model waits for this one to be settled."""
     served_elsewhere: bool = False
     """Whether another region serves the model live."""
     stats: Snapshot | None = None
     """None when the gateway did not answer."""
+    recent: Snapshot | None = None
+    """What it counted lately, before this rollout began."""
 
 
 class Effect(StrEnum):
@@ -182,14 +243,17 @@ def enter(rollout: Rollout, state: str, now: float, percent: int | None = None) 
     return replace(closed, state=state, percent=percent, steps=[*closed.steps, step])
 
 
-def close(rollout: Rollout, gates: list[GateResult], now: float, window: Counters | None = None) -> Rollout:
-    """Finish the last step unless it is finished."""
+def close(rollout: Rollout, gates: list[GateResult], now: float, window: Window | None = None) -> Rollout:
+    """Finish the last step unless it is finished; what it counted becomes evidence."""
     if not rollout.steps or rollout.steps[-1].finished_at is not None:
         return rollout
     last = replace(rollout.steps[-1], finished_at=now, gates=gates)
+    evidence = rollout.evidence
     if window is not None:
-        last = replace(last, requests=window.requests, synthetic=window.synthetic)
-    return replace(rollout, steps=[*rollout.steps[:-1], last])
+        replayed = window.candidate.synthetic.finished
+        last = replace(last, requests=has_outcome(window.candidate) + replayed, synthetic=replayed)
+        evidence = [*evidence, window]
+    return replace(rollout, steps=[*rollout.steps[:-1], last], evidence=evidence)
 
 
 def backend_id(release: str, region: str) -> str:

@@ -16,12 +16,12 @@ from serving.bundle import Manifest
 from serving.errors import BadUpstream
 from serving.regions.deciding.gates import GateResult, golden_not_judged, server_failed
 from serving.regions.deciding.policy import PromotionPolicy
+from serving.regions.deciding.timing import DEFAULT_TIMING
 from serving.regions.golden.inputs import CLASSIFICATION, GoldenInputs
 from serving.regions.golden.texts import LANGUAGE_MODEL, GoldenTexts
 
 _CONCURRENCY: Final = 4
-_TIMEOUT_S: Final = 30.0
-_HEADERS: Final = {"x-flightpath-synthetic": "1"}
+_TIMEOUT_S: Final = DEFAULT_TIMING.golden_timeout_s
 
 
 class Golden(Protocol):
@@ -67,7 +67,9 @@ async def check_golden(golden: Golden | None, url: str, model: str, policy: Prom
 class Replay:
     """Golden samples as users' requests through a region's gateway, marked synthetic and at a bounded rate."""
 
-    def __init__(self, golden: Golden, gateway_url: str, model: str) -> None:
+    def __init__(self, golden: Golden, gateway_url: str, model: str, *, credential: str) -> None:
+        """`credential` shows the gateway that an agent replays: without it the mark of a replay is not believed."""
+        self._headers = {"x-flightpath-synthetic": "1", "x-flightpath-credential": credential}
         self._requests: Iterator[tuple[str, dict[str, Any]]] = itertools.cycle(golden.requests(model))
         self._base = gateway_url.rstrip("/")
         self._per_s = golden.replay_per_s
@@ -76,7 +78,9 @@ class Replay:
         """Send `requests`, or as many as the rate allows in `at_most_s`; the gates judge what they are answered."""
         left = min(requests, round(self._per_s * at_most_s))
         loop = asyncio.get_running_loop()
-        async with aiohttp.ClientSession(headers=_HEADERS, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session:
+        async with aiohttp.ClientSession(
+            headers=self._headers, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)
+        ) as session:
             while left > 0:
                 wave, left, began = min(left, _CONCURRENCY), left - _CONCURRENCY, loop.time()
                 await asyncio.gather(*(self._send_one(session) for _ in range(wave)))

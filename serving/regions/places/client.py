@@ -12,8 +12,11 @@ from urllib.parse import quote
 import aiohttp
 
 from serving.errors import Unreachable, error_from_json
+from serving.regions.deciding.timing import DEFAULT_TIMING
 
 _MAX_LINE_BYTES: Final = 1024 * 1024
+ON_BEHALF_OF: Final = "x-flightpath-on-behalf-of"
+"""Header in which the holder of a token says for whom it speaks: a Flyte principal, an OIDC subject, a user's name."""
 
 
 class AgentClient:
@@ -22,9 +25,13 @@ class AgentClient:
     Every method raises a FlightpathError subclass: the one the agent answered, or Unreachable.
     """
 
-    def __init__(self, base_url: str, token: str, *, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, base_url: str, token: str, *, timeout_s: float = DEFAULT_TIMING.agent_timeout_s, on_behalf_of: str = ""
+    ) -> None:
         self.base_url = base_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"}
+        if on_behalf_of:
+            self._headers[ON_BEHALF_OF] = on_behalf_of
         self._timeout_s = timeout_s
 
     # Promotions (role promoter or operator; at the home region's agent)
@@ -45,6 +52,21 @@ class AgentClient:
     async def abort_promotion(self, id: str) -> dict[str, Any]:
         """Ask for the promotion to be taken back; answers its state at once, follow it until it has finished."""
         return await self._object("DELETE", f"/v1/promotions/{_part(id)}")
+
+    async def pause_promotion(self, id: str) -> dict[str, Any]:
+        """Let the present weights stay; a gate that fails takes them back all the same."""
+        return await self._object("POST", f"/v1/promotions/{_part(id)}/pause")
+
+    async def resume_promotion(self, id: str) -> dict[str, Any]:
+        return await self._object("POST", f"/v1/promotions/{_part(id)}/resume")
+
+    async def promote_now(self, id: str) -> dict[str, Any]:
+        """Wait for no more evidence (role operator); a gate that fails still counts."""
+        return await self._object("POST", f"/v1/promotions/{_part(id)}/promote")
+
+    async def retry_promotion(self, id: str) -> dict[str, Any]:
+        """Order one that was taken back again, under an id of its own, which the answer has."""
+        return await self._object("POST", f"/v1/promotions/{_part(id)}/retry")
 
     async def events(self, id: str, since: int = 0) -> AsyncIterator[dict[str, Any]]:
         """The promotion's journal after `since`, each entry with its `seq`, until it has finished.

@@ -8,15 +8,14 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from serving.errors import FlightpathError
+from serving.regions.deciding.timing import DEFAULT_TIMING, Timing
 from serving.regions.places.client import AgentClient
 from serving.regions.places.topology import Region
 
 logger = logging.getLogger(__name__)
-_POLL_S: Final = 2.0
-_TIMEOUT_S: Final = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,9 +33,12 @@ class RemoteModel:
 class Peers:
     """The other regions, asked through `peer` tokens."""
 
-    def __init__(self, regions: list[Region], token: str) -> None:
+    def __init__(self, regions: list[Region], token: str, *, timing: Timing = DEFAULT_TIMING) -> None:
+        self._timing = timing
         self._regions = {region.name: region for region in regions}
-        self._clients = {region.name: AgentClient(region.agent_url, token, timeout_s=_TIMEOUT_S) for region in regions}
+        self._clients = {
+            region.name: AgentClient(region.agent_url, token, timeout_s=timing.peers_timeout_s) for region in regions
+        }
         self._models: dict[str, list[RemoteModel]] = {}
         self._reachable: dict[str, bool] = {}
 
@@ -44,7 +46,7 @@ class Peers:
         """Ask until cancelled."""
         while True:
             await self.ask()
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(self._timing.peers_poll_s)
 
     async def ask(self) -> None:
         await asyncio.gather(*(self._ask(name) for name in self._regions))

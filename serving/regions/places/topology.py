@@ -41,6 +41,8 @@ class Topology:
     """Whether `flightpath up` starts the regions on this machine."""
     runtimes: dict[str, list[str]] = field(default_factory=dict)
     """Further engines: command lines with `{bundle}`, `{model}`, `{version}`, `{variant}`, `{host}` and `{port}`."""
+    scorers: list[str] = field(default_factory=list)
+    """What a policy may name to score mirrored completions: `package.module:function`, importable by the agents."""
 
     def __post_init__(self) -> None:
         names = [region.name for region in self.regions]
@@ -64,7 +66,13 @@ class Topology:
         return self.region(self.home_region)
 
 
-def local_topology(root: Path, *, port_base: int = 8080, runtimes: dict[str, list[str]] | None = None) -> Topology:
+def local_topology(
+    root: Path,
+    *,
+    port_base: int = 8080,
+    runtimes: dict[str, list[str]] | None = None,
+    scorers: list[str] | None = None,
+) -> Topology:
     """Three regions on 127.0.0.1: gateways at port_base, +100 and +200, agents one above."""
     return Topology(
         regions=[
@@ -74,6 +82,7 @@ def local_topology(root: Path, *, port_base: int = 8080, runtimes: dict[str, lis
         token_folder=root / "tokens",
         key_folder=root / "keys",
         runtimes=runtimes or {},
+        scorers=scorers or [],
     )
 
 
@@ -106,9 +115,9 @@ def _topology_from_yaml(raw: Any, settings: Settings) -> Topology:
     """`local: true` takes the local regions and may add runtimes; otherwise every region is spelled out."""
     if not isinstance(raw, dict):
         raise InvalidInput("topology file is not a mapping", got=type(raw).__name__, expected="regions, home_region, …")
-    runtimes = raw.get("runtimes") or {}
+    runtimes, scorers = raw.get("runtimes") or {}, raw.get("scorers") or []
     if raw.get("local"):
-        return local_topology(settings.root, port_base=settings.port_base, runtimes=runtimes)
+        return local_topology(settings.root, port_base=settings.port_base, runtimes=runtimes, scorers=scorers)
     try:
         return Topology(
             regions=[Region(**{**region, "state_folder": Path(region["state_folder"])}) for region in raw["regions"]],
@@ -117,6 +126,7 @@ def _topology_from_yaml(raw: Any, settings: Settings) -> Topology:
             key_folder=Path(raw["key_folder"]),
             local=False,
             runtimes=runtimes,
+            scorers=scorers,
         )
     except (KeyError, TypeError) as broken:
         raise InvalidInput(

@@ -5,45 +5,18 @@ model, so a route is never edited: it is computed anew and replaced whole.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import aiohttp
 
+from serving.counters import Snapshot, parse_snapshot
 from serving.errors import BadUpstream, Unreachable, error_from_json
 from serving.regions.deciding.rollout_state import backend_id
-from serving.regions.deciding.windows import Snapshot, parse_snapshot
+from serving.regions.deciding.timing import DEFAULT_TIMING
 from serving.regions.places.peers import RemoteModel
-
-_TIMEOUT_S: Final = 5.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Backend:
-    id: str
-    release: str
-    version: int
-    region: str
-    url: str
-    remote: bool
-    weight: int
-    """0 to 100; 0 answers only when all others failed."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Route:
-    """A model's route as docs/api.md has it."""
-
-    model: str
-    backends: list[Backend]
-    reason: str | None = None
-    classes: list[str] = field(default_factory=list)
-    mirror_to: str | None = None
-    schema_version: int = 1
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+from serving.routes import Backend, Mirror, Route
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,13 +28,28 @@ class LocalServer:
     url: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Beside:
+    """A second server of this region beside the live one: a candidate, or what a watched version is compared with."""
+
+    server: LocalServer
+    percent: int
+    """Its share of users' requests; 0: it answers copies alone."""
+    mirror_share: float = 0.0
+    """Share of the candidate's answers that the other one repeats."""
+    shadow_share: float = 0.0
+    """Share of the other's answers that the candidate repeats."""
+    completions_share: float = 0.0
+    is_candidate: bool = True
+    """False when the live server is the one on trial: it is watched, and this one is the version before."""
+
+
 def plan_route(
     model: str,
     *,
     region: str,
     live: LocalServer | None,
-    candidate: LocalServer | None,
-    candidate_percent: int,
+    beside: Beside | None,
     remotes: Sequence[RemoteModel],
     reason: str | None,
     classes: list[str],
@@ -70,21 +58,34 @@ def plan_route(
 
     With a live server the other regions stand by at weight 0: they answer when the local servers cannot.
     """
-    rest = 100 - candidate_percent if candidate is not None else 100
-    backends = [] if candidate is None else [_local(candidate, region, candidate_percent)]
+    rest = 100 if beside is None else 100 - beside.percent
+    backends = [] if beside is None else [_local(beside.server, region, beside.percent)]
     if live is not None:
         backends.append(_local(live, region, rest))
         rest = 0
     for remote in remotes:
         backends.append(_remote(remote, rest))
         rest = 0
-    compared = live is not None and candidate is not None
     return Route(
         model=model,
         backends=backends,
         reason=None if backends else reason or "no region serves this model",
         classes=classes or next((remote.classes for remote in remotes if remote.classes), []),
-        mirror_to=backend_id(live.release, region) if live is not None and compared else None,
+        mirror=None if live is None or beside is None else _mirror(live, beside, region),
+    )
+
+
+def _mirror(live: LocalServer, beside: Beside, region: str) -> Mirror | None:
+    if beside.mirror_share == beside.shadow_share == beside.completions_share == 0:
+        return None
+    other = backend_id(beside.server.release, region)
+    on_trial = backend_id(live.release, region)
+    return Mirror(
+        candidate=other if beside.is_candidate else on_trial,
+        live=on_trial if beside.is_candidate else other,
+        candidate_share=beside.mirror_share,
+        live_share=beside.shadow_share,
+        completions_share=beside.completions_share,
     )
 
 
@@ -123,11 +124,25 @@ class TrafficBackend(Protocol):
         """The model's counters; raises Unreachable or BadUpstream."""
         ...
 
+    async def pairs(self, model: str, *, after: int) -> "Pairs":
+        """Mirrored completions after number `after`; those up to it are forgotten. Raises as `stats` does."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pairs:
+    """What candidate and live version said to the same question."""
+
+    boot_id: str
+    pairs: list[dict[str, Any]]
+    """`seq`, `request`, `candidate`, `live`."""
+
 
 class GatewayTraffic:
     """This project's gateway, through its admin API. Each call opens its own connection."""
 
-    def __init__(self, gateway_url: str, token: str) -> None:
+    def __init__(self, gateway_url: str, token: str, *, timeout_s: float = DEFAULT_TIMING.gateway_timeout_s) -> None:
+        self._timeout_s = timeout_s
         self._base = f"{gateway_url.rstrip('/')}/admin/v1"
         self._headers = {"Authorization": f"Bearer {token}"}
 
@@ -140,8 +155,20 @@ class GatewayTraffic:
             raise BadUpstream("gateway's stats cannot be read", got=answer, expected="an object")
         return parse_snapshot(answer)
 
+    async def pairs(self, model: str, *, after: int) -> Pairs:
+        answer = await self._call("GET", f"/pairs/{quote(model, safe='')}?after={after}")
+        try:
+            pairs = [dict(pair) for pair in answer["pairs"]]
+            if any(not {"seq", "request", "candidate", "live"} <= set(pair) for pair in pairs):
+                raise ValueError(pairs[:1])
+            return Pairs(boot_id=str(answer["boot_id"]), pairs=pairs)
+        except (KeyError, TypeError, ValueError) as broken:
+            raise BadUpstream(
+                "gateway's pairs cannot be read", got=repr(broken), expected="see docs/api.md"
+            ) from broken
+
     async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s)
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,

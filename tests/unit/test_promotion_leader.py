@@ -6,16 +6,20 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from serving.errors import Unreachable
+import pytest
+
+from serving.errors import Conflict, Unreachable
 from serving.regions.acting.metrics import AgentMetrics
-from serving.regions.acting.promotion_leader import PromotionLeader, PromotionLeaderSettings
+from serving.regions.acting.promotion_leader import PromotionLeader
+from serving.regions.acting.promotion_orders import PromotionOrders
+from serving.regions.deciding.timing import Timing
 from serving.regions.places.topology import Region, Topology
 from serving.regions.registry.registry import Registry
 from serving.store import ArtifactStore
 from tests.fakes.models import VARIANT, write_bundle
 
 NAMES = ("one", "two", "three")
-QUICK = PromotionLeaderSettings(poll_s=0.0, first_backoff_s=0.01, max_backoff_s=0.01, owed_every_s=0.01)
+QUICK = Timing(promotion_poll_s=0.0, first_backoff_s=0.01, max_backoff_s=0.01, owed_every_s=0.01, watch_poll_s=0.01)
 
 
 class MemoryRegion:
@@ -27,6 +31,9 @@ class MemoryRegion:
         self.away = False
         self.fails = False
         self.stalls = False
+        self.watches = False
+        self.regrets = False
+        self.orders: list[dict[str, Any]] = []
         self.part: dict[str, Any] | None = None
 
     def _call(self, what: str) -> None:
@@ -37,16 +44,31 @@ class MemoryRegion:
 
     async def put_rollout(self, id: str, order: dict[str, Any]) -> dict[str, Any]:
         self._call("prepare" if order.get("hold") else "order")
+        self.orders.append(order)
         if self.part is None:
             self.part = {"id": id, "region": self.name, "state": "canary", "percent": 5, "reason": None, "steps": []}
-            self.part |= {"changed": True, "revert_failure": None, "ending": None, "started_at": 1.0}
+            self.part |= {
+                "changed": True,
+                "revert_failure": None,
+                "ending": None,
+                "started_at": 1.0,
+                "held": bool(order.get("hold")),
+            }
+            self.part |= {"settled": False, "evidence": [{"from": self.name}]}
         elif self.part["state"] == "canary" and not self.stalls and not order.get("hold"):
             state = "rolled_back" if self.fails else "live"
             self.part = self.part | {"state": state, "reason": "it is bad" if self.fails else None}
         return self.part
 
     async def get_rollout(self, id: str) -> dict[str, Any]:
-        raise AssertionError("the promotion_leader follows by ordering again")
+        """Asked only while it watches what it put live."""
+        assert self.part is not None
+        assert self.part["state"] != "canary"
+        if self.watches and self.regrets:
+            self.part = self.part | {"state": "rolled_back", "reason": "it turned bad", "settled": True}
+        elif not self.watches:
+            self.part = self.part | {"settled": True}
+        return self.part
 
     async def revert_rollout(self, id: str, reason: str) -> dict[str, Any]:
         self._call("revert")
@@ -65,7 +87,7 @@ class NoRollbacks:
 
 
 class Home:
-    """A promotion_leader over three regions in memory, and what was asked of them."""
+    """A leader over three regions in memory, and what was asked of them."""
 
     def __init__(self, root: Path) -> None:
         self.calls: list[str] = []
@@ -73,26 +95,31 @@ class Home:
         self.now = 0.0
         self.root = root
         self.registry = Registry(f"sqlite:///{root / 'registry.db'}")
-        self.promotion_leader = self._make()
+        self._make()
 
-    def _make(self) -> PromotionLeader:
+    def _make(self) -> None:
         regions = [_region(name, self.root) for name in NAMES]
         folders = {"token_folder": self.root, "key_folder": self.root / "keys"}
-        return PromotionLeader(
-            Topology(regions=regions, home_region="one", **folders),
+        self.leader = PromotionLeader(
             registry=self.registry,
             regions=self.regions,
             metrics=AgentMetrics(),
+            timing=QUICK,
+            clock=lambda: self.now,
+        )
+        self.orders = PromotionOrders(
+            Topology(regions=regions, home_region="one", scorers=["tests.fakes.scorers:kind"], **folders),
+            registry=self.registry,
             runtimes={},
             rollbacks=NoRollbacks(),
-            settings=QUICK,
+            leading=self.leader,
             clock=lambda: self.now,
         )
 
     async def restart(self) -> None:
-        await self.promotion_leader.close()
-        self.promotion_leader = self._make()
-        self.promotion_leader.resume()
+        await self.leader.close()
+        self._make()
+        self.leader.resume()
 
     async def order(self, **policy: Any) -> None:
         write_bundle(self.root / "bundle", self.root / "keys")
@@ -101,13 +128,13 @@ class Home:
         release = {"id": "rel-1", "model": "m", "bundle_digest": store.put_bundle(self.root / "bundle")}
         release |= {"store_uri": store.uri, "runtime": runtime}
         order = {"schema_version": 1, "release": release, "policy": policy, "regions": list(NAMES)}
-        await self.promotion_leader.order("p-1", order)
+        await self.orders.order("p-1", order, actor="promoter")
 
-    async def finished(self) -> dict[str, Any]:
+    async def finished(self, id: str = "p-1") -> dict[str, Any]:
         async with asyncio.timeout(30):
-            while self.promotion_leader.running("p-1"):
+            while self.orders.running(id):
                 await asyncio.sleep(0.001)
-        return self.promotion_leader.show("p-1")
+        return self.orders.show(id)
 
 
 def _region(name: str, root: Path) -> Region:
@@ -122,7 +149,7 @@ async def home(root: Path) -> AsyncIterator[Home]:
     try:
         yield made
     finally:
-        await made.promotion_leader.close()
+        await made.leader.close()
         made.registry.close()
 
 
@@ -203,7 +230,7 @@ async def test_scope_region_leaves_the_earlier_ones_alone(tmp_path: Path) -> Non
 async def test_a_region_that_was_live_already_is_not_taken_back(tmp_path: Path) -> None:
     async with home(tmp_path) as at_home:
         part = {"id": "p-1", "region": "one", "state": "live", "percent": None, "reason": None, "steps": []}
-        part |= {"changed": False, "revert_failure": None, "ending": None, "started_at": 1.0}
+        part |= {"changed": False, "revert_failure": None, "ending": None, "started_at": 1.0, "settled": True}
         at_home.regions["one"].part = part
         at_home.regions["two"].fails = True
         await at_home.order()
@@ -217,8 +244,8 @@ async def test_an_abort_is_carried_out_by_the_next_home_agent(tmp_path: Path) ->
         await at_home.order()
         while "order two" not in at_home.calls:
             await asyncio.sleep(0.001)
-        await at_home.promotion_leader.close()
-        at_home.promotion_leader.abort("p-1")
+        await at_home.leader.close()
+        at_home.orders.abort("p-1", actor="operator")
         await at_home.restart()
         promotion = await at_home.finished()
     assert (promotion["state"], states(promotion)) == ("aborted", ["rolled_back", "aborted", "queued"])
@@ -227,22 +254,22 @@ async def test_an_abort_is_carried_out_by_the_next_home_agent(tmp_path: Path) ->
 async def test_a_silent_region_ends_the_promotion_and_is_taken_back_when_it_answers(tmp_path: Path) -> None:
     async with home(tmp_path) as at_home:
         at_home.regions["two"].stalls = True
-        await at_home.order(step_timeout_s=10.0)
+        await at_home.order(step_timeout_s=10.0, bake_s=0.0)
         while "order two" not in at_home.calls:
             await asyncio.sleep(0.001)
         at_home.regions["two"].away = True
         async with asyncio.timeout(30):
-            while at_home.promotion_leader.running("p-1"):
+            while at_home.orders.running("p-1"):
                 at_home.now += 1.0
                 await asyncio.sleep(0.001)
-        promotion = at_home.promotion_leader.show("p-1")
+        promotion = at_home.orders.show("p-1")
         assert promotion["state"] == "rolled_back"
         assert promotion["reason"].startswith("two did not answer for 10 s")
         assert states(promotion) == ["rolled_back", "canary", "queued"]
         await at_home.restart()
         at_home.regions["two"].away = False
         async with asyncio.timeout(30):
-            while states(at_home.promotion_leader.show("p-1"))[1] != "aborted":
+            while states(at_home.orders.show("p-1"))[1] != "aborted":
                 await asyncio.sleep(0.001)
 
 
@@ -262,7 +289,128 @@ async def test_following_keeps_the_lease(tmp_path: Path) -> None:
         await at_home.order(on_follower_lost="rollback", follower_lease_s=60.0)
         for _ in range(5):
             at_home.now += 50.0
-            at_home.promotion_leader.show("p-1")
+            at_home.orders.show("p-1")
             await asyncio.sleep(0.01)
         at_home.regions["one"].stalls = False
         assert (await at_home.finished())["state"] == "live"
+
+
+async def test_each_region_is_told_what_those_before_it_counted(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        await at_home.order(prepare_ahead=1)
+        promotion = await at_home.finished()
+    told = {name: region.orders[0]["evidence"] for name, region in at_home.regions.items()}
+    assert told["one"] == []
+    assert {"from": "one"} in told["three"]
+    last = [
+        order["evidence"] for order in at_home.regions["two"].orders if "evidence" in order and not order.get("hold")
+    ]
+    assert {"from": "one"} in last[0]
+    assert {order["regions"] for order in at_home.regions["one"].orders} == {3}
+    assert all("evidence" not in part for part in promotion["regions"])
+
+
+async def test_a_pause_reaches_the_region_and_stops_before_the_next(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        at_home.regions["one"].stalls = True
+        await at_home.order()
+        while "order one" not in at_home.calls:
+            await asyncio.sleep(0.001)
+        at_home.orders.pause("p-1", actor="promoter for ann")
+        while not (orders := at_home.regions["one"].orders) or not orders[-1]["paused"]:
+            await asyncio.sleep(0.001)
+        at_home.regions["one"].stalls = False
+        while states(at_home.orders.show("p-1"))[0] != "live":
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)
+        assert not at_home.regions["two"].orders
+        assert at_home.orders.resume("p-1", actor="promoter for ann")["paused"] is False
+        promotion = await at_home.finished()
+    assert states(promotion) == ["live"] * 3
+
+
+async def test_a_persons_word_reaches_every_region_that_follows(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        at_home.regions["one"].stalls = True
+        await at_home.order()
+        shown = at_home.orders.promote("p-1", actor="operator for ann")
+        assert shown["promoted_by"] == "operator for ann"
+        at_home.regions["one"].stalls = False
+        await at_home.finished()
+    assert at_home.regions["one"].orders[-1]["promoted_by"] == "operator for ann"
+    assert all(order["promoted_by"] == "operator for ann" for order in at_home.regions["three"].orders)
+
+
+async def test_what_has_finished_is_not_paused_resumed_or_promoted(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        await at_home.order()
+        await at_home.finished()
+        for what in (at_home.orders.pause, at_home.orders.resume, at_home.orders.promote):
+            with pytest.raises(Conflict, match="got live, expected one that is running"):
+                what("p-1", actor="operator")
+
+
+async def test_a_failed_promotion_is_tried_again_under_an_id_of_its_own(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        at_home.regions["one"].fails = True
+        await at_home.order()
+        failed = await at_home.finished()
+        at_home.regions["one"].fails, at_home.regions["one"].part = False, None
+        again, new = await at_home.orders.retry("p-1", actor="promoter for ann")
+        assert (again["id"], again["attempt"], again["release"], new) == ("rel-1.2", 2, failed["release"], True)
+        with pytest.raises(Conflict, match="still running"):
+            await at_home.orders.retry("p-1", actor="promoter")
+        for region in at_home.regions.values():
+            region.part = None
+        promotion = await at_home.finished("rel-1.2")
+        assert (promotion["state"], promotion["version"], promotion["actor"]) == ("live", 1, "promoter for ann")
+        with pytest.raises(Conflict, match="not to be tried again"):
+            await at_home.orders.retry("rel-1.2", actor="promoter")
+        assert at_home.orders.show("p-1")["state"] == "rolled_back"
+
+
+async def test_the_journal_names_who_ordered_each_change(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        at_home.regions["one"].stalls = True
+        await at_home.order()
+        at_home.orders.pause("p-1", actor="promoter for ann")
+        at_home.orders.abort("p-1", actor="operator for bob")
+        promotion = await at_home.finished()
+        entries = at_home.registry.events(kind="promotion", subject="p-1")
+    named = [(entry["message"], entry["detail"].get("actor")) for entry in entries]
+    assert ("ordered by promoter", "promoter") in named
+    assert ("paused by promoter for ann", "promoter for ann") in named
+    assert ("aborting: aborted by operator for bob", "operator for bob") in named
+    assert promotion["reason"] == "aborted by operator for bob"
+
+
+async def test_a_region_that_goes_back_while_it_watches_takes_the_others_along(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        for region in at_home.regions.values():
+            region.watches = True
+        await at_home.order()
+        promotion = await at_home.finished()
+        assert (promotion["state"], promotion["watching"]) == ("live", True)
+        at_home.regions["two"].regrets = True
+        async with asyncio.timeout(30):
+            while (promotion := at_home.orders.show("p-1"))["state"] != "rolled_back":
+                await asyncio.sleep(0.001)
+    assert (promotion["reason"], states(promotion)) == ("it turned bad", ["rolled_back"] * 3)
+    assert at_home.calls[3:] == ["revert three", "revert one"]
+
+
+async def test_the_watch_ends_once_every_region_has_settled(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        await at_home.order()
+        await at_home.finished()
+        async with asyncio.timeout(30):
+            while at_home.orders.show("p-1")["watching"]:
+                await asyncio.sleep(0.001)
+
+
+async def test_only_a_scorer_of_the_topology_may_be_named(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        with pytest.raises(Conflict, match=r"got os:system, expected tests\.fakes\.scorers:kind"):
+            await at_home.order(completions_share=0.5, completion_scorer="os:system")
+        await at_home.order(completions_share=0.5, completion_scorer="tests.fakes.scorers:kind")
+        await at_home.finished()

@@ -5,9 +5,12 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.regions.deciding.gates import FAILED, PASSED, GateResult, judge_golden
+from serving.counters import Counters, Snapshot
+from serving.regions.deciding.canary_decision import weights_in_force
+from serving.regions.deciding.evidence import added
+from serving.regions.deciding.gates import FAILED, INCONCLUSIVE, PASSED, GateResult, judge_golden
 from serving.regions.deciding.policy import PromotionPolicy
-from serving.regions.deciding.rollout_decision import decide, finish_golden, finish_replication, weights_in_force
+from serving.regions.deciding.rollout_decision import decide, finish_golden, finish_replication
 from serving.regions.deciding.rollout_document import read_rollout
 from serving.regions.deciding.rollout_revert import fail_replication, overrule, request_revert, weights_restored
 from serving.regions.deciding.rollout_state import (
@@ -15,20 +18,33 @@ from serving.regions.deciding.rollout_state import (
     CANARY,
     LIVE,
     ROLLED_BACK,
+    SHADOW,
     Do,
     Effect,
     Observation,
     Rollout,
     Save,
     Server,
+    close,
     same_phase,
 )
-from serving.regions.deciding.windows import Counters, Snapshot
 from serving.regions.registry.registry import LiveModel
 from serving.releases import Release, RuntimeSpec
+from tests.fakes.counted import BOUNDS_MS, counters
 
 OLD, NEW, REGION = "rel-1", "rel-2", "here"
-POLICY = PromotionPolicy(min_requests=10, synthetic_after_s=1.0, drain_s=5.0, standby_s=0.0, start_timeout_s=60.0)
+POLICY = PromotionPolicy(
+    min_requests=10,
+    bake_s=0.0,
+    required_gates=[],
+    synthetic_evidence=True,
+    synthetic_after_s=1.0,
+    drain_s=5.0,
+    standby_s=0.0,
+    start_timeout_s=60.0,
+    watch_s=0.0,
+)
+"""Steps that pass on requests alone: what evidence decides is tested by itself."""
 
 
 def make_rollout(policy: PromotionPolicy = POLICY) -> Rollout:
@@ -45,7 +61,7 @@ class World:
     live: LiveModel | None
     servers: dict[str, Server]
     weights: dict[str, int] = field(default_factory=dict)
-    stats: Snapshot = field(default_factory=lambda: Snapshot(boot_id="b"))
+    stats: Snapshot = field(default_factory=lambda: Snapshot(boot_id="b", bounds_ms=BOUNDS_MS))
     golden: list[GateResult] = field(default_factory=list)
     gateway_up: bool = True
     replication_fails: bool = False
@@ -62,6 +78,7 @@ class World:
             live=self.live,
             live_version=1,
             stats=self.stats if self.gateway_up else None,
+            recent=self.stats if self.gateway_up else None,
         )
 
     def step(self) -> None:
@@ -131,12 +148,15 @@ class World:
         last = [step for step in self.rollout.steps if step.state == CANARY and step.percent == 100]
         return bool(last) and last[-1].finished_at is not None and all(g.status != FAILED for g in last[-1].gates)
 
-    def count(self, requests: int, errors: int) -> None:
-        known = self.stats.of(f"{NEW}@{REGION}")
-        grown = replace(known, requests=known.requests + requests, errors=known.errors + errors)
-        self.stats = Snapshot(
-            boot_id=self.stats.boot_id, backends={f"{NEW}@{REGION}": grown, f"{OLD}@{REGION}": Counters()}
-        )
+    def count(self, requests: int, errors: int, live: int = 95) -> None:
+        """Users whom the candidate and, while it is routed, the live version answered."""
+        grown = {NEW: counters(answered=requests - errors, failed=errors)}
+        if self.weights.get(OLD):
+            grown[OLD] = counters(answered=live)
+        backends = dict(self.stats.backends)
+        for name, more in grown.items():
+            backends[f"{name}@{REGION}"] = added(self.stats.of(f"{name}@{REGION}"), more)
+        self.stats = replace(self.stats, backends={f"{OLD}@{REGION}": Counters(bounds_ms=BOUNDS_MS), **backends})
 
 
 def make_world(**changes: object) -> World:
@@ -199,7 +219,9 @@ def test_errors_put_the_old_weights_back_before_the_candidate_stops() -> None:
     assert world.servers == {OLD: Server.READY}
     assert world.history.index(Effect.RESTORE_WEIGHTS) < world.history.index(Effect.STOP_CANDIDATE)
     assert world.rollout.reason is not None
-    assert world.rollout.reason.startswith("here, canary 5 %: gate errors failed: measured 1, allowed at most 0.01")
+    assert world.rollout.reason.startswith(
+        "here, canary 5 %: gate errors failed: measured 1, allowed at most 0.01 points"
+    )
 
 
 def test_a_bad_golden_set_rolls_back_without_any_traffic() -> None:
@@ -250,24 +272,198 @@ def test_a_crash_in_the_canary_rolls_back() -> None:
     assert "the candidate's server ended: exited with 1" in (world.rollout.reason or "")
 
 
-def test_too_few_requests_fail_the_step_when_its_time_is_over() -> None:
-    world = make_world(rollout=make_rollout(replace(POLICY, step_timeout_s=20.0)))
-    for _ in range(200):
+def starved(word: str) -> World:
+    """Nobody sends a request until the time of a step of 20 s is long over."""
+    policy = replace(POLICY, step_timeout_s=20.0, on_inconclusive=word)
+    world = make_world(rollout=make_rollout(policy))
+    for _ in range(300):
         world.step()
         if world.servers.get(NEW) is Server.STARTING:
             world.servers[NEW] = Server.READY
         if world.rollout.settled:
             break
-    assert "gate requests failed: measured 0, allowed at least 10 requests (within 20 s)" in (
-        world.rollout.reason or ""
+    return world
+
+
+def test_too_few_requests_are_inconclusive_and_the_policy_has_the_word() -> None:
+    back = starved("back")
+    assert back.rollout.state == ROLLED_BACK
+    assert back.rollout.reason == "here, canary 5 %: 0 of 10 requests within 20 s, and the policy says back"
+    held = starved("hold")
+    assert (held.rollout.state, held.rollout.percent, held.rollout.waiting_for) == (CANARY, 5, "0 of 10 requests")
+    assert held.history.count("holding: 0 of 10 requests; more evidence, promote or abort") == 1
+    gone = starved("go")
+    assert gone.rollout.state == LIVE
+    verdicts = [gate for step in gone.rollout.steps for gate in step.gates if gate.gate == "verdict"]
+    assert [gate.status for gate in verdicts] == [INCONCLUSIVE] * 4
+
+
+def test_what_was_held_goes_on_when_the_evidence_comes() -> None:
+    world = starved("hold")
+    assert run(world).rollout.state == LIVE
+
+
+def test_a_step_bakes_however_many_requests_there_are() -> None:
+    world = run(make_world(rollout=make_rollout(replace(POLICY, bake_s=10.0))))
+    canary = [step for step in world.rollout.steps if step.state == CANARY]
+    assert all((step.finished_at or 0.0) - step.started_at >= 10.0 for step in canary)
+    assert all((step.finished_at or 0.0) - step.started_at <= 11.0 for step in canary)
+
+
+def test_the_verdict_is_due_before_the_live_version_loses_its_last_traffic() -> None:
+    policy = replace(POLICY, required_gates=["errors"], step_timeout_s=30.0, bake_s=0.0, on_inconclusive="back")
+    world = run(make_world(rollout=make_rollout(policy)))
+    assert world.rollout.state == ROLLED_BACK
+    assert world.rollout.reason == "here, canary 50 %: no verdict on errors within 30 s, and the policy says back"
+    enough = run(make_world(rollout=make_rollout(replace(policy, error_margin=0.5))))
+    assert enough.rollout.state == LIVE
+
+
+def test_a_plan_without_a_control_is_judged_by_what_was_recorded_before() -> None:
+    policy = replace(POLICY, steps_percent=[100], required_gates=["errors"], error_margin=0.5)
+    world = make_world(rollout=make_rollout(policy))
+    world.step()
+    assert world.rollout.opening is not None
+    world.stats = replace(world.stats, backends={f"{OLD}@{REGION}": counters(answered=500)})
+    run(world)
+    assert world.rollout.state == LIVE
+    assert world.rollout.recorded is not None
+    assert world.rollout.recorded.users.answered == 500
+
+
+def test_a_paused_rollout_stays_and_a_failing_gate_counts_all_the_same() -> None:
+    world = make_world()
+    while world.rollout.state != CANARY or world.rollout.baseline is None:
+        world.step()
+        world.servers = {name: Server.READY for name in world.servers}
+    world.rollout = replace(world.rollout, paused=True)
+    for _ in range(100):
+        world.step()
+        world.count(5, 0)
+    assert (world.rollout.state, world.rollout.percent) == (CANARY, 5)
+    failing = replace(world, rollout=world.rollout, servers=dict(world.servers), weights=dict(world.weights))
+    assert run(failing, errors=5).rollout.state == ROLLED_BACK
+    world.rollout = replace(world.rollout, paused=False)
+    assert run(world).rollout.state == LIVE
+
+
+def test_a_paused_rollout_does_not_begin_its_canary() -> None:
+    world = make_world(rollout=replace(make_rollout(), paused=True))
+    for _ in range(50):
+        world.step()
+        world.servers = {name: Server.READY for name in world.servers}
+    assert (world.rollout.state, world.weights) == ("golden", {OLD: 100})
+
+
+def test_a_person_promotes_without_more_evidence_but_not_against_a_failing_gate() -> None:
+    world = make_world(rollout=replace(make_rollout(replace(POLICY, bake_s=9.0)), promoted_by="operator"))
+    for _ in range(60):
+        world.step()
+        world.servers = {name: Server.READY for name in world.servers}
+    assert world.rollout.state == LIVE
+    bad = make_world(rollout=replace(make_rollout(), promoted_by="operator"))
+    while bad.rollout.percent != 5 or bad.rollout.baseline is None:
+        bad.step()
+        bad.servers = {name: Server.READY for name in bad.servers}
+    bad.count(20, 20)
+    bad.step()
+    assert bad.rollout.ending == ROLLED_BACK
+
+
+def shadowed(policy: PromotionPolicy) -> World:
+    world = make_world(rollout=make_rollout(policy))
+    while world.rollout.state != SHADOW or world.rollout.baseline is None:
+        world.step()
+        world.servers = {name: Server.READY for name in world.servers}
+    return world
+
+
+def test_a_shadow_answers_no_user_and_ends_after_its_time_with_enough_compared() -> None:
+    policy = replace(POLICY, shadow_s=20.0, step_timeout_s=60.0)
+    world = shadowed(policy)
+    assert world.weights == {OLD: 100, NEW: 0}
+    began = world.now
+    compared = counters(answered=0, compared=100, agreed=100.0)
+    world.stats = replace(world.stats, backends={f"{NEW}@{REGION}": compared})
+    while world.rollout.state == SHADOW:
+        world.step()
+    assert 20.0 <= world.now - began <= 22.0
+    assert world.rollout.evidence[0].candidate.compared == 100
+    assert run(world).rollout.state == LIVE
+
+
+def test_a_shadow_that_differs_is_rolled_back_before_any_user_met_it() -> None:
+    world = shadowed(replace(POLICY, shadow_s=20.0))
+    different = counters(answered=0, compared=200, agreed=100.0)
+    world.stats = replace(world.stats, backends={f"{NEW}@{REGION}": different})
+    run(world)
+    assert (world.rollout.state, world.weights) == (ROLLED_BACK, {OLD: 100})
+    assert "gate agreement failed" in (world.rollout.reason or "")
+
+
+def test_a_shadow_that_sees_nobody_is_inconclusive() -> None:
+    world = shadowed(replace(POLICY, shadow_s=5.0, step_timeout_s=10.0, on_inconclusive="back"))
+    for _ in range(60):
+        world.step()
+    assert world.rollout.reason == (
+        "here, shadow: 0 of 10 requests compared in the shadow within 10 s, and the policy says back"
     )
+
+
+def watched() -> World:
+    world = make_world(rollout=make_rollout(replace(POLICY, watch_s=60.0)))
+    for _ in range(400):
+        world.step()
+        world.servers = {name: Server.READY for name in world.servers}
+        if world.rollout.watching:
+            return world
+        if NEW in world.weights:
+            world.count(20, 0)
+    raise AssertionError(world.rollout)
+
+
+def test_a_live_version_is_watched_and_then_settled() -> None:
+    world = watched()
+    assert (world.rollout.state, world.weights, world.servers[OLD]) == (LIVE, {NEW: 100}, Server.READY)
+    began = world.now
+    run(world)
+    assert 60.0 <= world.now - began <= 63.0
+    assert (world.rollout.state, world.rollout.steps[-1].state) == (LIVE, "watch")
+    assert {gate.status for gate in world.rollout.steps[-1].gates} <= {PASSED, INCONCLUSIVE}
+
+
+def test_a_live_version_that_turns_bad_while_it_is_watched_goes_back_by_itself() -> None:
+    world = run(watched(), errors=5)
+    assert (world.rollout.state, world.weights, world.servers) == (ROLLED_BACK, {OLD: 100}, {OLD: Server.READY})
+    assert (world.rollout.reason or "").startswith("here, after it went live: gate errors failed")
+    assert Effect.LAUNCH_PREVIOUS not in world.history
+
+
+def test_another_promotion_ends_the_watch() -> None:
+    world = watched()
+    seen = replace(world.observe(), superseded=True)
+    assert decide(world.rollout, seen, world.now) == Save(
+        rollout=close(world.rollout, [], world.now), message="the watch is over"
+    )
+
+
+def test_a_promotion_does_not_begin_while_the_live_version_is_in_trouble() -> None:
+    world = make_world()
+    world.stats = replace(world.stats, backends={f"{OLD}@{REGION}": counters(answered=150, failed=50)})
+    run(world)
+    assert (world.rollout.state, world.weights) == (ROLLED_BACK, {OLD: 100})
+    assert "gate error budget failed: measured 0.25, allowed at least 0.05 share" not in (world.rollout.reason or "")
+    assert "gate error budget failed: measured 0.25, allowed at most 0.05 share" in (world.rollout.reason or "")
+    remedy = make_world(rollout=make_rollout(replace(POLICY, error_budget=1.0)), stats=world.stats)
+    assert run(remedy).rollout.state == LIVE
 
 
 def test_a_small_share_asks_for_as_many_more_replayed_requests() -> None:
     checked = replace(make_rollout(), state="golden", previous=OLD)
     begun = finish_golden(checked, [], Observation(candidate=Server.READY), 0.0).rollout
-    rollout = weights_in_force(begun, Snapshot(boot_id="b"), 0.0)
-    seen = Observation(candidate=Server.READY, stats=Snapshot(boot_id="b"))
+    counted = Snapshot(boot_id="b", bounds_ms=BOUNDS_MS)
+    rollout = weights_in_force(begun, counted, 0.0)
+    seen = Observation(candidate=Server.READY, stats=counted)
     assert decide(rollout, seen, 0.5) == Do(effect=Effect.WAIT)
     assert decide(rollout, seen, 1.0) == Do(effect=Effect.REPLAY, requests=200)
 
@@ -330,7 +526,7 @@ def disturb(world: World, kind: str) -> None:
     elif kind == "gateway":
         world.gateway_up = not world.gateway_up
     elif kind == "reboot":
-        world.stats = Snapshot(boot_id=f"boot-{world.now}")
+        world.stats = Snapshot(boot_id=f"boot-{world.now}", bounds_ms=BOUNDS_MS)
     elif kind == "abort" and not rollout.settled:
         world.rollout = replace(rollout, abort=rollout.abort or "enough")
     elif kind == "revert":
@@ -365,7 +561,9 @@ def test_whatever_happens_no_routed_server_is_stopped_and_the_rollout_ends(
 def test_gates_that_pass_are_kept_in_the_step() -> None:
     world = run(make_world())
     canary = [step for step in world.rollout.steps if step.state == CANARY]
+    assert [[gate.gate for gate in step.gates][:3] for step in canary] == [["requests", "errors", "refusals"]] * 4
     assert [step.gates[0].status for step in canary] == [PASSED] * 4
+    assert [window.percent for window in world.rollout.evidence] == [5, 25, 50, 100]
     assert all(step.requests >= 10 for step in canary)
 
 

@@ -1,0 +1,221 @@
+"""What people and programs may ask of promotions, at the home region: order, pause, resume, promote, abort, retry.
+
+An order is acknowledged once it is committed; `promotion_leader.py` leads it from then on. Each carries its actor.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final, Protocol
+
+from serving.errors import Conflict
+from serving.regions.acting.promotion_store import PromotionStore
+from serving.regions.deciding.promotion_state import (
+    RUNNING,
+    Order,
+    Promotion,
+    end,
+    read_order,
+    same_order,
+    show_promotion,
+)
+from serving.regions.deciding.rollout_state import ABORTED, LIVE
+from serving.regions.places.topology import Topology
+from serving.regions.registry.registry import Event, Registry
+from serving.regions.servers.commands import check_runtime
+from serving.releases import check_name
+from serving.store import ArtifactStore
+
+OVERRIDE: Final = "promotions"
+
+
+class Rollbacks(Protocol):
+    """What a promotion must know of rollbacks, which win over it."""
+
+    def refuse_promotion(self, model: str) -> None:
+        """Raises Conflict while a rollback of the model is running."""
+        ...
+
+    def forget_debts(self, model: str) -> None:
+        """Regions that missed a rollback follow the promotion that comes now."""
+        ...
+
+
+class Leading(Protocol):
+    def lead(self, id: str) -> None:
+        """See to it that the promotion is led to its end."""
+        ...
+
+    def followed(self, id: str) -> None:
+        """Somebody asked how it is doing."""
+        ...
+
+
+class PromotionOrders:
+    """Promotions as the API offers them."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        registry: Registry,
+        runtimes: Mapping[str, list[str]],
+        rollbacks: Rollbacks,
+        leading: Leading,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._topology = topology
+        self._registry = registry
+        self._store = PromotionStore(registry)
+        self._runtimes = runtimes
+        self._rollbacks = rollbacks
+        self._leading = leading
+        self._clock = clock
+
+    async def order(self, id: str, raw: dict[str, Any], *, actor: str) -> tuple[dict[str, Any], bool]:
+        """Take an order, or find it again: its present state, and whether it is new.
+
+        Raises InvalidInput, NotFound (no such bundle), or Conflict: other content under this id, a promotion of
+        the model that is still running, or promotions that are frozen.
+        """
+        check_name("promotion id", id)
+        order = read_order(raw, [region.name for region in self._topology.regions])
+        known = self._store.find(id)
+        if known is not None:
+            return self._again(known, order), False
+        return await self._accept(id, order, actor, f"ordered by {actor}")
+
+    async def _accept(self, id: str, order: Order, actor: str, message: str) -> tuple[dict[str, Any], bool]:
+        self._refuse_when_frozen()
+        await self._check_bundle(order)
+        self._check_scorer(order)
+        self._rollbacks.refuse_promotion(order.release.model)
+        now, attempt = self._clock(), 1 + self._attempts(order)
+
+        def first_state(version: int) -> dict[str, Any]:
+            return Promotion(
+                id=id,
+                release=order.release,
+                version=version,
+                policy=order.policy,
+                regions=order.regions,
+                ordered_at=now,
+                actor=actor,
+                attempt=attempt,
+            ).to_json()
+
+        detail = {"state": RUNNING, "region": None, "actor": actor}
+        event = Event(kind="promotion", subject=id, message=message, detail=detail)
+        new = self._registry.add_promotion(id, order.release, first_state, event)
+        if not new:
+            return self._again(self._store.read(id), order), False
+        self._rollbacks.forget_debts(order.release.model)
+        self._leading.lead(id)
+        return self.show(id), True
+
+    def _attempts(self, order: Order) -> int:
+        """How often this release was promoted before."""
+        earlier = self._store.newest(order.release.model, limit=1000)
+        return max((p.attempt for p in earlier if p.release.id == order.release.id), default=0)
+
+    def _again(self, known: Promotion, order: Order) -> dict[str, Any]:
+        if not same_order(known, order):
+            raise Conflict(
+                f"promotion {known.id} was ordered with other content",
+                got=order.release.to_json(),
+                expected=known.release.to_json(),
+            )
+        return self.show(known.id)
+
+    def _refuse_when_frozen(self) -> None:
+        override = self._registry.override(OVERRIDE)
+        if override is not None and override["frozen"]:
+            raise Conflict("promotions are frozen", got=override["reason"], expected="an operator to lift the override")
+
+    async def _check_bundle(self, order: Order) -> None:
+        release = order.release
+        check_runtime(release.runtime, self._runtimes)
+        manifest = await asyncio.to_thread(ArtifactStore(release.store_uri).read_manifest, release.bundle_digest)
+        manifest.variant(release.runtime.variant)
+
+    def _check_scorer(self, order: Order) -> None:
+        """A scorer is code that runs in the agent's region: only one that the topology names."""
+        scorer = order.policy.completion_scorer
+        if scorer and scorer not in self._topology.scorers:
+            raise Conflict(
+                "completion_scorer is none of this topology's",
+                got=scorer,
+                expected=" | ".join(self._topology.scorers) or "`scorers:` in the topology file to name it",
+            )
+
+    def show(self, id: str) -> dict[str, Any]:
+        """The promotion as users see it; asking counts as following."""
+        promotion = self._store.read(id)
+        self._leading.followed(id)
+        return show_promotion(promotion)
+
+    def newest(self, model: str | None) -> list[dict[str, Any]]:
+        return [show_promotion(promotion) for promotion in self._store.newest(model)]
+
+    def running(self, id: str) -> bool:
+        return self._store.read(id).state == RUNNING
+
+    # While it runs
+
+    def abort(self, id: str, *, actor: str) -> dict[str, Any]:
+        """Take the promotion back; one that has finished stays as it is."""
+        promotion = self._store.read(id)
+        if promotion.state == RUNNING and promotion.ending is None:
+            reason = f"aborted by {actor}"
+            self._store.save(end(promotion, ABORTED, reason), [f"aborting: {reason}"], actor=actor)
+        return self.show(id)
+
+    def pause(self, id: str, *, actor: str) -> dict[str, Any]:
+        """Let the present weights stay; gates that fail take them back all the same. Conflict once it is over."""
+        promotion = self._running(id, "paused")
+        if not promotion.paused:
+            self._store.save(replace(promotion, paused=True), [f"paused by {actor}"], actor=actor)
+        return self.show(id)
+
+    def resume(self, id: str, *, actor: str) -> dict[str, Any]:
+        promotion = self._running(id, "resumed")
+        if promotion.paused:
+            self._store.save(replace(promotion, paused=False), [f"resumed by {actor}"], actor=actor)
+        return self.show(id)
+
+    def promote(self, id: str, *, actor: str) -> dict[str, Any]:
+        """Wait for no more evidence, in this region and those that follow; gates that fail still count."""
+        promotion = self._running(id, "promoted")
+        if promotion.promoted_by is None:
+            promoted = replace(promotion, promoted_by=actor, paused=False)
+            self._store.save(promoted, [f"promoted without waiting for more evidence by {actor}"], actor=actor)
+        return self.show(id)
+
+    def _running(self, id: str, what: str) -> Promotion:
+        promotion = self._store.read(id)
+        if promotion.state != RUNNING or promotion.ending is not None:
+            raise Conflict(
+                f"promotion {id} cannot be {what}",
+                got=promotion.ending or promotion.state,
+                expected="one that is running and not being taken back",
+            )
+        return promotion
+
+    # Once it has failed
+
+    async def retry(self, id: str, *, actor: str) -> tuple[dict[str, Any], bool]:
+        """Order the same again under an id of its own: no training, no new release. Conflict unless it failed.
+
+        The new id is the release's with the number of the attempt, so that a repeated call while it runs is refused
+        instead of ordering a third.
+        """
+        failed = self._store.read(id)
+        if failed.state in (RUNNING, LIVE) or failed.owed:
+            raise Conflict(
+                f"promotion {id} is not to be tried again", got=failed.state, expected="one that was taken back"
+            )
+        order = Order(release=failed.release, policy=failed.policy, regions=failed.regions)
+        attempt = 1 + self._attempts(order)
+        again = f"{failed.release.id}.{attempt}"
+        return await self._accept(again, order, actor, f"attempt {attempt} of {failed.release.id}, ordered by {actor}")
