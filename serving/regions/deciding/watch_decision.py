@@ -32,7 +32,7 @@ def decide_live(rollout: Rollout, seen: Observation, now: float) -> Action:
         return Do(effect=Effect.WAIT)
     if _is_watched(rollout, seen):
         return _decide_watch(rollout, seen, now)
-    return _settle(rollout, seen, now)
+    return _settle(rollout, close(rollout, [], now), seen, now)
 
 
 def _is_watched(rollout: Rollout, seen: Observation) -> bool:
@@ -62,7 +62,7 @@ def _decide_watch(rollout: Rollout, seen: Observation, now: float) -> Action:
     if failures(gates):
         return _go_back(close(rollout, gates, now, window), gates, seen, now)
     if now >= rollout.watch_until:
-        return _settle(close(rollout, gates, now, window), seen, now)
+        return _settle(rollout, close(rollout, gates, now, window), seen, now)
     return Do(effect=Effect.WAIT)
 
 
@@ -72,13 +72,13 @@ def _go_back(rollout: Rollout, gates: list[GateResult], seen: Observation, now: 
     return Save(rollout=request_revert(rollout, seen.live, reason, now), message=f"rolling back: {reason}")
 
 
-def _settle(rollout: Rollout, seen: Observation, now: float) -> Action:
-    """The old server stands by, or is stopped."""
-    standby_s, live, settled = rollout.policy.standby_s, seen.live, close(rollout, [], now)
+def _settle(rollout: Rollout, closed: Rollout, seen: Observation, now: float) -> Action:
+    """The old server stands by, or is stopped once `closed`, with the watch's step finished, is saved."""
+    standby_s, live = rollout.policy.standby_s, seen.live
     if standby_s > 0 and seen.previous is Server.READY and live is not None and live.release_id == rollout.release.id:
         standing_by = replace(live, standby=rollout.previous, standby_until=now + standby_s)
         message = f"settled; {rollout.previous} stands by for {standby_s:g} s"
-        return Save(rollout=replace(settled, settled=True), message=message, live=standing_by)
-    if settled != rollout:
-        return Save(rollout=settled, message="the watch is over")
+        return Save(rollout=replace(closed, settled=True), message=message, live=standing_by)
+    if closed != rollout:
+        return Save(rollout=closed, message="the watch is over")
     return Do(effect=Effect.STOP_PREVIOUS)
