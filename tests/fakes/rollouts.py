@@ -4,7 +4,7 @@ from typing import Any
 
 from serving.counters import Counters, Snapshot
 from serving.regions.deciding.policy import PromotionPolicy
-from serving.regions.deciding.rollout_state import GOLDEN, Observation, Rollout, Server, Step
+from serving.regions.deciding.rollout_state import GOLDEN, STARTING, Observation, Rollout, Server, Step
 from serving.regions.registry.registry import LiveModel
 from serving.releases import Release, RuntimeSpec
 from tests.fakes.counted import BOUNDS_MS
@@ -33,14 +33,17 @@ def make_release(id: str = NEW) -> Release:
 
 
 def rollout_in(state: str, *, percent: int | None = None, **changes: Any) -> Rollout:
-    """One whose golden step is over and whose open step began at `BEGAN`; rel-1 was live before."""
-    golden = Step(state=GOLDEN, percent=None, started_at=10.0, finished_at=BEGAN)
+    """One that has two steps behind it and whose open step began at `BEGAN`; rel-1 was live before."""
+    before = [
+        Step(state=STARTING, percent=None, started_at=0.0, finished_at=10.0),
+        Step(state=GOLDEN, percent=None, started_at=10.0, finished_at=BEGAN),
+    ]
     facts = {
         "policy": POLICY,
         "plan": [5, 50, 100],
         "previous": OLD,
         "previous_version": 1,
-        "steps": [golden, Step(state=state, percent=percent, started_at=BEGAN)],
+        "steps": [*before, Step(state=state, percent=percent, started_at=BEGAN)],
         **changes,
     }
     return Rollout(id="p", region=REGION, release=make_release(), version=2, state=state, percent=percent, **facts)

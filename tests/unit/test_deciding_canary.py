@@ -93,7 +93,7 @@ def test_final_weights_begin_no_window(rollout: Rollout) -> None:
 @pytest.mark.parametrize("rollout", [shadow(baseline=None), canary(50, baseline=None)])
 def test_a_step_with_a_control_begins_its_window_when_its_weights_are_in_force(rollout: Rollout) -> None:
     begun = weights_in_force(rollout, EMPTY, 120.0)
-    steps = [rollout.steps[0], replace(rollout.steps[1], started_at=120.0)]
+    steps = [*rollout.steps[:2], replace(rollout.steps[2], started_at=120.0)]
     assert begun == replace(rollout, baseline=EMPTY, steps=steps)
 
 
@@ -159,8 +159,8 @@ def test_a_shadow_ends_after_its_time_with_enough_compared(requests: int, now: f
         assert action == WAIT
         return
     begun = saved(action).rollout
-    assert (begun.state, begun.percent, begun.steps[1].finished_at) == (CANARY, 5, now)
-    assert [gate.gate for gate in begun.steps[1].gates][:2] == ["errors", "refusals"]
+    assert (begun.state, begun.percent, begun.steps[2].finished_at) == (CANARY, 5, now)
+    assert [gate.gate for gate in begun.steps[2].gates][:2] == ["errors", "refusals"]
     assert [window.candidate.compared for window in begun.evidence] == [requests]
 
 
@@ -194,7 +194,7 @@ def test_the_word_go_ends_a_shadow_with_a_note() -> None:
     assert (begun.state, begun.percent) == (CANARY, 5)
     note = "0 of 10 requests compared in the shadow after 60 s: the policy says go"
     went_on = GateResult(gate="verdict", measured=None, allowed=None, unit="", status=INCONCLUSIVE, note=note)
-    assert begun.steps[1].gates[-1] == went_on
+    assert begun.steps[2].gates[-1] == went_on
     assert len(begun.evidence) == 1
 
 

@@ -146,9 +146,8 @@ def test_what_is_inconclusive_is_taken_back_with_what_it_lacked() -> None:
 
 def test_a_bundle_that_is_not_to_be_had_rolls_back() -> None:
     back = fail_replication(rollout_in("replicating"), "corrupt", 120.0)
-    assert (back.message, back.rollout.reason) == ("rolling back: here, replicating: corrupt",) + (
-        "here, replicating: corrupt",
-    )
+    assert back.rollout.reason == "here, replicating: corrupt"
+    assert back.message == "rolling back: here, replicating: corrupt"
     assert (back.rollout.state, back.rollout.finished_at) == (ROLLED_BACK, 120.0)
 
 

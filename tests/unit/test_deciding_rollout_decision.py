@@ -193,7 +193,7 @@ def test_a_first_release_shares_only_with_a_region_that_has_it(
     seen = ready(STATS, served_elsewhere=elsewhere)
     begun = finish_golden(rollout_in(GOLDEN, previous=previous, plan=[]), passed, seen, 120.0).rollout
     assert (begun.state, begun.percent, begun.plan) == (CANARY, plan[0], plan)
-    assert (begun.steps[1].gates, begun.steps[1].finished_at) == (passed, 120.0)
+    assert (begun.steps[2].gates, begun.steps[2].finished_at) == (passed, 120.0)
     assert begun.plan is not POLICY.steps_percent
 
 

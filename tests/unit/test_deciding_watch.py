@@ -18,7 +18,7 @@ WAIT, STOP = Do(effect=Effect.WAIT), Do(effect=Effect.STOP_PREVIOUS)
 def live(**changes: object) -> Rollout:
     """Live since 200 s, its weights in force, its last step over."""
     made = rollout_in(LIVE, percent=100, weights_at=200.0, finished_at=200.0)
-    return replace(made, **{"steps": made.steps[:1], "recorded": RECORDED, **changes})
+    return replace(made, **{"steps": made.steps[:2], "recorded": RECORDED, **changes})
 
 
 def watching(**changes: object) -> Rollout:
@@ -73,7 +73,7 @@ def test_a_watch_that_ends_well_is_kept_with_its_gates_and_counts() -> None:
     assert isinstance(over, Save)
     assert over.message == "the watch is over"
     last, window = over.rollout.steps[-1], over.rollout.evidence[-1]
-    assert (last.finished_at, last.requests, [gate.gate for gate in last.gates][0]) == (300.0, 50, "errors")
+    assert (last.finished_at, last.requests, last.gates[0].gate) == (300.0, 50, "errors")
     assert (window.region, window.percent, window.live, window.recorded) == ("here", 100, RECORDED, True)
     assert (window.candidate.users.answered, window.replays_count) == (50, False)
     assert decide_live(over.rollout, ready(gateway(new=counters(answered=50)), superseded=True), 301.0) == STOP
@@ -102,8 +102,11 @@ def test_a_watched_version_that_turns_bad_is_taken_back() -> None:
     assert reason.startswith("here, after it went live: gate errors failed: measured 1, allowed at most 0.01 points")
     assert back.message == f"rolling back: {reason}"
     assert (back.rollout.ending, back.rollout.reverting) == (ROLLED_BACK, True)
-    assert back.rollout.steps[1].finished_at == 250.0
-    assert back.rollout.steps[1].requests == 60
+    worse = decide_live(watching(), ready(gateway(new=counters(failed=60, refused=60)), live=LIVE_NEW), 250.0)
+    assert isinstance(worse, Save)
+    assert "as recorded before); gate refusals failed: " in worse.message
+    assert back.rollout.steps[2].finished_at == 250.0
+    assert back.rollout.steps[2].requests == 60
     assert back.rollout.evidence[-1].candidate.users.failed == 60
 
 
