@@ -106,20 +106,21 @@ def read_order(id: str, region: str, order: Any, *, now: float) -> Rollout:
         "actor": str,
         "regions": int,
     }
+    given = {**_DEFAULTS, **order}
     for name, kind in types.items():
-        if not isinstance(order.get(name, _DEFAULTS.get(name)), kind):
+        if not isinstance(given.get(name), kind):
             raise InvalidInput(f"{name} of the rollout order is malformed", got=order.get(name), expected=expected)
     return Rollout(
         id=id,
         region=region,
         release=Release.from_json(order.get("release")),
-        version=order["version"],
+        version=given["version"],
         policy=PromotionPolicy.from_peer(order.get("policy")),
-        held=order.get("hold", False),
-        paused=order.get("paused", False),
-        promoted_by=order.get("promoted_by"),
-        actor=order.get("actor", ""),
-        regions=max(1, order.get("regions", 1)),
+        held=given["hold"],
+        paused=given["paused"],
+        promoted_by=given["promoted_by"],
+        actor=given["actor"],
+        regions=max(1, given["regions"]),
         earlier=read_windows(order.get("evidence", [])),
         started_at=now,
     )
