@@ -78,7 +78,9 @@ class Outcomes:
         """What was added after `start`, a reading of the same boot."""
         earlier = start.latencies or (0,) * len(self.latencies)
         added = {name: getattr(self, name) - getattr(start, name) for name in ENDINGS}
-        return Outcomes(**added, latencies=tuple(a - b for a, b in zip(self.latencies, earlier, strict=True)))
+        return Outcomes(
+            **added, latencies=tuple(itertools.starmap(operator.sub, zip(self.latencies, earlier, strict=True)))
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {**{name: getattr(self, name) for name in ENDINGS}, "latencies": list(self.latencies)}

@@ -44,7 +44,7 @@ _PERPLEXITY: Final = "perplexity"
 _POINTS: Final = "points"
 """Percentage points, as a share: 0.01 is one."""
 _Measured = TypeVar("_Measured")
-"""A scope of evidence, as one gate sees it."""
+"""What a gate takes of one window."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,9 +126,9 @@ def judge(windows: Sequence[Window], region: str, policy: PromotionPolicy, *, re
     counted = [window.counted for window in windows]
     if counted[-1].live is None:
         return _judge_alone([window for window in counted if window.live is None], region, policy, alpha)
-    here, together = of_region(counted, region), side_by_side(counted)
     comparison = _Comparison(
-        scopes=[together] if len(here) == len(counted) else [together, side_by_side(here)],
+        together=side_by_side(counted),
+        region=region,
         recorded=[window for window in counted[-1:] if window.recorded],
         policy=policy,
         alpha=alpha,
@@ -137,7 +137,7 @@ def judge(windows: Sequence[Window], region: str, policy: PromotionPolicy, *, re
         comparison.shares(ERRORS, _faults, policy.error_margin),
         comparison.shares(REFUSALS, _refusals, policy.refusal_margin),
         comparison.latency(),
-        judge_agreement(counted, here, policy, alpha),
+        judge_agreement(counted, of_region(counted, region), policy, alpha),
         comparison.accuracy(),
         judge_score(counted, policy, alpha),
     ]
@@ -160,8 +160,10 @@ def _wrong(counters: Counters) -> Share:
 class _Comparison:
     """The gates that hold a candidate against the live version."""
 
-    scopes: list[list[Window]]
-    """Windows in which both answered side by side: those of all regions and, where there are others, of this one."""
+    together: list[Window]
+    """Windows of all regions in which both answered side by side."""
+    region: str
+    """The one that is judged: its windows are a scope of evidence by themselves."""
     recorded: list[Window]
     """The open window, where its live counts were recorded earlier."""
     policy: PromotionPolicy
@@ -170,12 +172,13 @@ class _Comparison:
     @property
     def shown(self) -> list[Window]:
         """What a gate may pass on: side by side, or, where a policy has no such step, one after the other."""
-        return self.scopes[0] or self.recorded
+        return self.together or self.recorded
 
     def shares(self, gate: str, count: Callable[[Counters], Share], margin: float) -> GateResult:
         """A share of requests that must not grow by `margin`."""
-        scopes, recorded = [_strata(scope, count) for scope in self.scopes], _strata(self.recorded, count)
-        shown = scopes[0] or recorded
+        together, recorded = _strata(self.together, count), _strata(self.recorded, count)
+        shown = together or recorded
+        scopes = self._scopes(self.together, together)
         status = self._status(scopes, recorded, excess_evidence, lambda strata: within_evidence(strata, margin))
         note = _shares_note(shown)
         if status != FAILED and self._worse_than_recorded(recorded, margin):
@@ -183,17 +186,28 @@ class _Comparison:
         difference = estimated_difference(shown)
         return GateResult(gate=gate, measured=difference, allowed=margin, unit=_POINTS, status=status, note=note)
 
+    def _scopes(self, windows: Sequence[Window], measured: Sequence[_Measured]) -> list[Sequence[_Measured]]:
+        """What was measured of each window: of all regions together and, where there are others, of this one."""
+        here = [of_one for window, of_one in zip(windows, measured, strict=True) if window.region == self.region]
+        return [measured] if len(here) == len(measured) else [measured, here]
+
     def _status(
         self,
-        scopes: Sequence[_Measured],
-        recorded: _Measured,
-        worse: Callable[[_Measured], float],
-        within: Callable[[_Measured], float],
+        scopes: Sequence[Sequence[_Measured]],
+        recorded: Sequence[_Measured],
+        worse: Callable[[Sequence[_Measured]], float],
+        within: Callable[[Sequence[_Measured]], float],
     ) -> str:
-        """What the evidence of all regions together and of this one says: see `_status`."""
+        """A difference that is real but within the margin is one that the policy allows.
+
+        But a region in which it is beyond fails, however good the others are.
+        """
         alpha, false_passes = self.alpha, self.policy.false_passes
-        judged = [(reaches(worse(scope), alpha), reaches(within(scope), false_passes)) for scope in scopes]
-        return _status(judged, passed=judged[0][1] if self.scopes[0] else reaches(within(recorded), false_passes))
+        for scope in scopes:
+            if reaches(worse(scope), alpha) and not reaches(within(scope), false_passes):
+                return FAILED
+        passed = reaches(within(scopes[0] if self.together else recorded), false_passes)
+        return PASSED if passed else INCONCLUSIVE
 
     def _worse_than_recorded(self, recorded: list[Stratum], margin: float) -> bool:
         """What was recorded earlier is no control for a change of the hour: it takes more than the margin as well."""
@@ -203,9 +217,9 @@ class _Comparison:
     def latency(self) -> GateResult:
         """Slower by ranks, or with a longer tail: a version that is slow for one user in ten hardly moves the ranks."""
         factor, shown, bounds_ms = 1.0 + self.policy.latency_margin, self.shown, _bounds(self.shown)
-        scopes, recorded = [_timed(scope) for scope in self.scopes], _timed(self.recorded)
+        timed, recorded = [window for window in self.together if _is_timed(window)], _timed(self.recorded)
         status = self._status(
-            scopes,
+            self._scopes(timed, _timed(timed)),
             recorded,
             lambda strata: _slower(strata, bounds_ms, 1.0),
             lambda strata: _within_latency(strata, bounds_ms, factor),
@@ -234,7 +248,7 @@ class _Comparison:
             return labels
         lost, won = sum(ours.lost for ours in shown), sum(ours.won for ours in shown)
         status = self._status(
-            self.scopes,
+            self._scopes(self.together, self.together),
             self.recorded,
             lambda scope: excess_evidence([_paired(window) for window in scope]),
             lambda scope: _within_pairs(scope, margin),
@@ -283,8 +297,13 @@ def _timed(windows: Sequence[Window]) -> list[LatencyStratum]:
     return [
         LatencyStratum(candidate=w.candidate.users.latencies, live=w.live.users.latencies)
         for w in windows
-        if w.live is not None and w.candidate.users.latencies and w.live.users.latencies
+        if w.live is not None and _is_timed(w)
     ]
+
+
+def _is_timed(window: Window) -> bool:
+    live = () if window.live is None else window.live.users.latencies
+    return bool(window.candidate.users.latencies and live)
 
 
 def _slower(strata: Sequence[LatencyStratum], bounds_ms: Sequence[float], factor: float) -> float:

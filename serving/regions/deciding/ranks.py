@@ -154,8 +154,9 @@ def _slow(counts: Floats, first_slow: int) -> Share:
     return Share(bad=bad, total=bad + float(counts[:first_slow].sum()))
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def _comparable(stratum: LatencyStratum, buckets: _Buckets, factor: float) -> tuple[Floats, Floats]:
-    """Candidate's counts and the live version's as if it took `factor` times as long."""
+    """Candidate's counts and the live version's as if it took `factor` times as long. Not to be written to."""
     candidate = np.asarray(stratum.candidate, dtype=np.float64)
     return candidate, _scaled(np.asarray(stratum.live, dtype=np.float64), buckets.log_bounds, factor)
 
