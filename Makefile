@@ -10,7 +10,7 @@ ARGS ?=
 $(READY): pyproject.toml constraints.txt .ci/setup .ci/overrides.txt
 	@./.ci/setup
 
-.PHONY: help setup demo down status test scan test-cluster test-e2e test-e2e-clouds check bench bench-gateway bench-llm bench-rollback bench-operator bench-terraform knobs constraints clean
+.PHONY: help setup demo down status test scan test-cluster test-e2e test-e2e-clouds check bench bench-gateway bench-llm bench-rollback bench-operator bench-terraform bench-gates knobs constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -55,7 +55,7 @@ build/checkov/bin/checkov: | $(READY)
 test-cluster: $(READY) ## the operator's suites on a real control plane (KUBECONFIG=…)
 	@KUBECONFIG_REAL=$(KUBECONFIG) $(PY) -m pytest tests/integration tests/cluster -m cluster $(ARGS)
 
-bench: bench-gateway bench-llm bench-rollback bench-operator bench-terraform ## every benchmark
+bench: bench-gateway bench-llm bench-rollback bench-operator bench-terraform bench-gates ## every benchmark
 
 bench-gateway: $(READY) ## what the gateway adds to a model server
 	@$(PY) -m tests.bench.bench_gateway
@@ -71,6 +71,9 @@ bench-operator: $(READY) ## the operator against Kopf's standard handlers and ba
 
 bench-terraform: $(READY) ## the Terraform driver against Terraform's own commands, and a region's plan
 	@$(PY) -m tests.bench.bench_terraform
+
+bench-gates: $(READY) ## false rollbacks and caught effects in simulated promotions, beside thresholds and Mann-Whitney (ARGS="--quick")
+	@$(PY) -m tests.bench.bench_gates $(ARGS)
 
 knobs: ## the tables of knobs in docs/api.md, from the code
 	@python3 .ci/knobs.py
