@@ -4,8 +4,8 @@
 
 The product's own `decide` judges simulated users (gates_promotion.py, gates_traffic.py) under the default policy;
 peers judge the same users (gates_peers.py). Writes `build/bench/gates.json` and exits 1 if a bound is not met.
-A/A promotions, in which candidate and live version are alike, run 1,000 times; the others, and the peers on
-either, 200 times.
+A/A promotions, in which candidate and live version are alike, run 1,000 times (peers: the first 100 of them), the
+others 200 times.
 """
 
 import argparse
@@ -80,10 +80,9 @@ def run_chunk(scenario: Scenario, peers: int, seeds: Sequence[int]) -> list[tupl
     return ends
 
 
-def ask(question: Question, pool: ProcessPoolExecutor, *, alikes: int, others: int) -> list[Target]:
-    promotions = alikes if question.at_most is not None else others
+def ask(question: Question, pool: ProcessPoolExecutor, *, promotions: int, peers: int) -> list[Target]:
     chunks = [range(start, min(start + _CHUNK, promotions)) for start in range(0, promotions, _CHUNK)]
-    work: Callable[[Sequence[int]], list[tuple[str, End]]] = partial(run_chunk, question.scenario, others)
+    work: Callable[[Sequence[int]], list[tuple[str, End]]] = partial(run_chunk, question.scenario, peers)
     by_judge: dict[str, list[End]] = {name: [] for name in (OURS, *PEERS)}
     for ends in pool.map(work, chunks):
         for name, end in ends:
@@ -126,12 +125,13 @@ def main() -> int:
     machine = hardware()
     parser = argparse.ArgumentParser(prog="python -m tests.bench.bench_gates", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="100 promotions of each kind")
-    alikes, others = (100, 100) if parser.parse_args().quick else (1000, 200)
+    quick = parser.parse_args().quick
     print(f"inconclusive: no verdict after {CAP} of the candidate's requests in one step", flush=True)
     started, targets = time.monotonic(), []
     with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
         for question in QUESTIONS:
-            rows = ask(question, pool, alikes=alikes, others=others)
+            promotions, peers = (100, 100) if quick else (1000, 100) if question.at_most is not None else (200, 200)
+            rows = ask(question, pool, promotions=promotions, peers=peers)
             targets += rows
             elapsed_s = time.monotonic() - started
             print(f"{elapsed_s:5.0f} s  {rows[0].name}: {rows[0].measured:g} % rolled back, {rows[0].note}", flush=True)

@@ -55,6 +55,8 @@ _POINTS: Final = 50
 _TOLERANCE: Final = 0.25
 _Z98: Final = 2.3263
 """Of the standard normal distribution, two-sided 98 %."""
+_MIDDLES_MS: Final = np.sqrt(np.array([BOUNDS_MS[0], *BOUNDS_MS]) * np.array([*BOUNDS_MS, BOUNDS_MS[-1]]))
+"""What a bucket's answers are taken to have needed, as `percentile_ms` has it."""
 Metrics = NDArray[np.float64]
 
 
@@ -91,13 +93,18 @@ def _argo(traffic: Traffic, *, measurements: int, ticks: int, failures: int) -> 
 def _over(counts: Counts, scenario: Scenario) -> NDArray[np.bool_]:
     """Which metrics of one measurement are beyond their thresholds."""
     wrong = 1 - scenario.live.accuracy + _ACCURACY_DROP if scenario.labelled else 1.0
-    return np.greater(_metrics(counts), (_MAX_ERRORS, _MAX_ERRORS, _SLOWER * scenario.live.p95_ms, wrong))
+    return np.greater(_metrics(counts[None])[:, 0], (_MAX_ERRORS, _MAX_ERRORS, _SLOWER * scenario.live.p95_ms, wrong))
 
 
-def _metrics(counts: Counts) -> tuple[float, float, float, float]:
-    total, latencies = requests(counts), counts[FIRST_BUCKET:].tolist()
-    p95_ms = percentile_ms(BOUNDS_MS, latencies, 0.95) or 0.0
-    return counts[FAILED] / total, counts[REFUSED] / total, p95_ms, counts[WRONG] / max(1, sum(latencies))
+def _metrics(points: Counts) -> Metrics:
+    """Shares of errors and of refusals, p95 in ms, share of wrong labels: shape (metrics, points)."""
+    answers = points[:, FIRST_BUCKET:]
+    answered = answers.sum(axis=1)
+    total = answered + points[:, FAILED] + points[:, REFUSED]
+    rank = np.maximum(1, np.ceil(0.95 * answered))
+    p95_ms = _MIDDLES_MS[(np.cumsum(answers, axis=1) < rank[:, None]).sum(axis=1).clip(max=len(BOUNDS_MS))]
+    wrong = points[:, WRONG] / np.maximum(1, answered)
+    return np.array([points[:, FAILED] / total, points[:, REFUSED] / total, p95_ms, wrong])
 
 
 # Kayenta
@@ -116,8 +123,7 @@ def kayenta(traffic: Traffic) -> End:
 
 def _series(rows: Callable[[int, int], Counts]) -> Metrics:
     """Shape (metrics, points)."""
-    points = rows(0, _POINTS * _INTERVAL).reshape(_POINTS, _INTERVAL, -1).sum(axis=1)
-    return np.array([_metrics(counts) for counts in points]).T
+    return _metrics(rows(0, _POINTS * _INTERVAL).reshape(_POINTS, _INTERVAL, -1).sum(axis=1))
 
 
 def is_high(canary: Metrics, baseline: Metrics) -> bool:

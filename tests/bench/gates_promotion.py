@@ -61,9 +61,11 @@ class End:
 def next_look(tick: int, region: int) -> int:
     """After every tick at first, then with every tenth request more; an agent looks five times a second.
 
-    In later regions, where evidence is plenty, after every second tick.
+    In later regions, where evidence is plenty, at 20 and 50 requests of a step.
     """
-    return max(tick + (1 if region == 0 else 2), math.ceil(1.1 * tick))
+    if region > 0 and tick < 5:
+        return 2 if tick < 2 else 5
+    return max(tick + 1, math.ceil(1.1 * tick))
 
 
 def promote(traffic: Traffic) -> End:

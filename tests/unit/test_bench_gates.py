@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from serving.counters import percentile_ms
-from tests.bench.gates_peers import PEERS, argo_in_steps, before, is_high, kayenta
+from tests.bench.gates_peers import PEERS, _metrics, argo_in_steps, before, is_high, kayenta
 from tests.bench.gates_promotion import CAP, PASSED, ROLLED_BACK, next_look, promote
 from tests.bench.gates_traffic import (
     BOUNDS_MS,
@@ -58,7 +58,7 @@ def test_looks_are_dense_at_first_and_never_stop() -> None:
         looks.append(next_look(looks[-1], region=0))
     assert looks[:11] == list(range(11))
     assert all(later <= 1.1 * earlier + 1 for earlier, later in pairwise(looks))
-    assert next_look(0, region=2) == 2
+    assert [next_look(tick, region=2) for tick in (0, 2, 5, 49)] == [2, 5, 6, 54]
 
 
 def test_promotions_end_as_they_should() -> None:
@@ -74,6 +74,12 @@ def test_promotions_end_as_they_should() -> None:
 def test_peers_catch_what_is_plain_and_pass_what_is_alike(judge) -> None:  # type: ignore[no-untyped-def]
     assert judge(traffic(Version(), Version())).outcome == PASSED
     assert judge(traffic(Version(), Version(errors=0.2))).outcome == ROLLED_BACK
+
+
+def test_peers_read_the_p95_that_the_product_reads() -> None:
+    points = Stream(Version(sigma=1.0), 100, np.random.default_rng(3)).rows(0, 20)
+    read = [percentile_ms(BOUNDS_MS, point[FIRST_BUCKET:].tolist(), 0.95) for point in points]
+    assert _metrics(points)[2] == pytest.approx(read)
 
 
 def test_thresholds_know_nothing_of_the_live_version() -> None:
