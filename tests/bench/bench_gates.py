@@ -1,6 +1,6 @@
 """How often the gates are wrong, and how many requests they need: simulated promotions of three regions.
 
-    python -m tests.bench.bench_gates [--quick]
+    python -m tests.bench.bench_gates [--quick] [--processes N]
 
 The product's own `decide` judges simulated users (gates_promotion.py, gates_traffic.py) under the default policy;
 peers judge the same users (gates_peers.py). Writes `build/bench/gates.json` and exits 1 if a bound is not met.
@@ -125,12 +125,15 @@ def main() -> int:
     machine = hardware()
     parser = argparse.ArgumentParser(prog="python -m tests.bench.bench_gates", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="100 promotions of each kind")
-    quick = parser.parse_args().quick
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="one for each core unless told otherwise")
+    given = parser.parse_args()
     print(f"inconclusive: no verdict after {CAP} of the candidate's requests in one step", flush=True)
     started, targets = time.monotonic(), []
-    with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ProcessPoolExecutor(max_workers=given.processes) as pool:
         for question in QUESTIONS:
-            promotions, peers = (100, 100) if quick else (1000, 100) if question.at_most is not None else (200, 200)
+            promotions, peers = (
+                (100, 100) if given.quick else (1000, 100) if question.at_most is not None else (200, 200)
+            )
             rows = ask(question, pool, promotions=promotions, peers=peers)
             targets += rows
             elapsed_s = time.monotonic() - started

@@ -58,14 +58,14 @@ class End:
     """Gates that failed, or what was lacking."""
 
 
-def next_look(tick: int, region: int) -> int:
-    """After every tick at first, then with every tenth request more; an agent looks five times a second.
+def next_look(tick: int, before: int) -> int:
+    """After every tick of the promotion at first, then with every tenth request more, and at 50 of each step.
 
-    In later regions, where evidence is plenty, at 20 and 50 requests of a step.
+    An agent looks five times a second. `before`: ticks of earlier steps and regions.
     """
-    if region > 0 and tick < 5:
-        return 2 if tick < 2 else 5
-    return max(tick + 1, math.ceil(1.1 * tick))
+    until = tick + max(1, math.ceil(0.1 * (before + tick)))
+    enough = 50 // TICK
+    return enough if tick < enough < until else until
 
 
 def promote(traffic: Traffic) -> End:
@@ -75,9 +75,9 @@ def promote(traffic: Traffic) -> End:
     earlier: list[Window] = []
     spent = 0
     for region in range(REGIONS):
-        run = _Region(traffic=traffic, region=region, policy=policy, earlier=earlier)
+        run = _Region(traffic=traffic, region=region, policy=policy, earlier=earlier, spent=spent)
         outcome, why = run.roll_out()
-        spent += run.spent
+        spent = run.spent
         if outcome != PASSED:
             return End(outcome=outcome, requests=spent, why=why)
         earlier = run.rollout.windows
@@ -96,7 +96,8 @@ class _Region:
     now: float = 0.0
     tick: int = 0
     """Of the step."""
-    spent: int = 0
+    spent: int
+    """Requests of the candidate, over the whole promotion."""
 
     def __post_init__(self) -> None:
         name = f"region-{self.region}"
@@ -140,7 +141,7 @@ class _Region:
 
     def _serve(self) -> None:
         """Users, until the next look."""
-        percent, until = self.rollout.percent, next_look(self.tick, self.region)
+        percent, until = self.rollout.percent, next_look(self.tick, self.spent // TICK - self.tick)
         assert percent is not None
         step = self.traffic.step(self.region, percent)
         old, new = self.counted

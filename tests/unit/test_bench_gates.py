@@ -55,10 +55,10 @@ def test_every_judge_sees_the_same_users() -> None:
 def test_looks_are_dense_at_first_and_never_stop() -> None:
     looks = [0]
     while looks[-1] < CAP:
-        looks.append(next_look(looks[-1], region=0))
+        looks.append(next_look(looks[-1], before=0))
     assert looks[:11] == list(range(11))
     assert all(later <= 1.1 * earlier + 1 for earlier, later in pairwise(looks))
-    assert [next_look(tick, region=2) for tick in (0, 2, 5, 49)] == [2, 5, 6, 54]
+    assert [next_look(tick, before=100) for tick in (0, 5, 16)] == [5, 16, 28]
 
 
 def test_promotions_end_as_they_should() -> None:

@@ -157,8 +157,12 @@ def _slow(counts: Floats, first_slow: int) -> Share:
 @lru_cache(maxsize=_REMEMBERED)
 def _comparable(stratum: LatencyStratum, buckets: _Buckets, factor: float) -> tuple[Floats, Floats]:
     """Candidate's counts and the live version's as if it took `factor` times as long. Not to be written to."""
-    candidate = np.asarray(stratum.candidate, dtype=np.float64)
-    return candidate, _scaled(np.asarray(stratum.live, dtype=np.float64), buckets.log_bounds, factor)
+    return _floats(stratum.candidate), _scaled(_floats(stratum.live), buckets.log_bounds, factor)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _floats(counts: tuple[int, ...]) -> Floats:
+    return np.asarray(counts, dtype=np.float64)
 
 
 def _scaled(counts: Floats, log_bounds: Floats, factor: float) -> Floats:
