@@ -20,9 +20,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+from serving.regions.deciding.evidence import Window
+from serving.regions.deciding.gates import judge as judge_windows
+from serving.regions.deciding.policy import PromotionPolicy
 from tests.bench.gates_peers import PEERS
-from tests.bench.gates_promotion import CAP, INCONCLUSIVE, PASSED, ROLLED_BACK, End, promote
-from tests.bench.gates_traffic import Scenario, Traffic, Version
+from tests.bench.gates_promotion import CAP, INCONCLUSIVE, PASSED, REGIONS, ROLLED_BACK, End, promote
+from tests.bench.gates_traffic import Scenario, Traffic, Version, counters
 from tests.bench.targets import Target, finish, hardware, judge
 
 OURS: Final = "gates"
@@ -31,6 +34,7 @@ _AT_MOST: Final = 1.0
 _AT_LEAST: Final = 95.0
 """% of effects that must be caught."""
 _CHUNK: Final = 10
+_LOOKS: Final = 50
 _ERRORS: Final = Version(errors=0.001)
 _SLOW: Final = Version(sigma=0.7)
 _WRONG: Final = Version(accuracy=0.9)
@@ -117,6 +121,30 @@ def _figures(ends: Sequence[End]) -> Iterator[str]:
     yield f"{len(ends)} promotions"
 
 
+def look_cost() -> Target:
+    """CPU time of one look at a promotion of nine finished windows and an open one that has grown since the last."""
+    traffic = Traffic(scenario=Scenario(name="", live=_SLOW, candidate=_SLOW, labelled=True), seed=0)
+    windows = [_window(traffic, region, percent, 400) for region in range(REGIONS) for percent in (5, 25, 50)]
+    opened = [_window(traffic, REGIONS, 25, 300 + look) for look in range(_LOOKS)]
+    spent_ms = []
+    for last in opened:
+        started = time.process_time()
+        judge_windows([*windows, last], last.region, PromotionPolicy(), regions=REGIONS + 1)
+        spent_ms.append(1000 * (time.process_time() - started))
+    note = f"median of {_LOOKS}; 3,000 answers of the candidate in the open window, 9,000 of the live version"
+    return judge("CPU of a look at ten windows", statistics.median(spent_ms), bound=5.0, unit="ms", note=note)
+
+
+def _window(traffic: Traffic, region: int, percent: int, ticks: int) -> Window:
+    step = traffic.step(region, percent)
+    return Window(
+        region=f"region-{region}",
+        percent=percent,
+        candidate=counters(step.candidate.between(0, ticks), labelled=True),
+        live=counters(step.live(0, ticks), labelled=True),
+    )
+
+
 def _percent(ends: Sequence[End], outcome: str) -> float:
     return round(100 * sum(end.outcome == outcome for end in ends) / len(ends), 2)
 
@@ -128,7 +156,8 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="one for each core unless told otherwise")
     given = parser.parse_args()
     print(f"inconclusive: no verdict after {CAP} of the candidate's requests in one step", flush=True)
-    started, targets = time.monotonic(), []
+    targets = [look_cost()]
+    started = time.monotonic()
     with ProcessPoolExecutor(max_workers=given.processes) as pool:
         for question in QUESTIONS:
             promotions, peers = (
