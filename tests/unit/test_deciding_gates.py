@@ -297,3 +297,24 @@ def test_perplexity_may_reach_its_bound() -> None:
 def test_a_gate_of_a_later_version_is_read_as_far_as_it_is_known() -> None:
     gate = results(errors=PASSED)[0]
     assert GateResult.from_json({**gate.to_json(), "seen_by": "tomorrow"}) == gate
+
+
+@pytest.mark.parametrize("margin", [0.0, 1.0])
+def test_margins_at_their_ends_are_judged_and_hide_no_other_gate(margin: float) -> None:
+    policy = PromotionPolicy(max_accuracy_drop=margin, error_margin=margin or 0.01, refusal_margin=margin or 0.01)
+    right = counters(answered=200, labelled=200, correct=190.0, pairs=200, won=2.0, lost=2.0)
+    assert status("accuracy", right, counters(answered=200, labelled=200, correct=190.0), policy) == (
+        PASSED if margin else INCONCLUSIVE
+    )
+    wrong = counters(answered=200, failed=50, labelled=200, correct=20.0, pairs=200, lost=170.0)
+    results = judged(window(wrong, counters(answered=250, labelled=200, correct=190.0)), policy=policy)
+    assert {results["errors"].status, results["accuracy"].status} == ({PASSED} if margin else {FAILED})
+
+
+def test_rounded_sums_of_pairs_are_judged() -> None:
+    """A candidate that is right wherever the live version is wrong: thirds of rows that add up to a little more."""
+    ours = counters(answered=100, pairs=10, lost=22 / 3, won=8 / 3 + 1e-14)
+    assert ours.lost + ours.won > ours.pairs
+    assert status("accuracy", ours, counters(answered=100)) == INCONCLUSIVE
+    all_lost = counters(answered=100, pairs=40, lost=40.0 + 1e-13)
+    assert status("accuracy", all_lost, counters(answered=100)) == FAILED

@@ -179,7 +179,7 @@ class _Comparison:
         together, recorded = _strata(self.together, count), _strata(self.recorded, count)
         shown = together or recorded
         scopes = self._scopes(self.together, together)
-        status = self._status(scopes, recorded, excess_evidence, lambda strata: within_evidence(strata, margin))
+        status = self._status(scopes, recorded, excess_evidence, lambda strata: _within(strata, margin))
         note = _shares_note(shown)
         if status != FAILED and self._worse_than_recorded(recorded, margin):
             status, shown, note = FAILED, recorded, f"{_shares_note(recorded)}, as recorded before"
@@ -287,10 +287,24 @@ def _shares_note(strata: Sequence[Stratum]) -> str:
     )
 
 
+def _within(strata: Sequence[Stratum], margin: float) -> float:
+    """Nothing ever shows a difference below 0, and every difference is below 1."""
+    if margin >= 1:
+        return math.inf if any(stratum.compares for stratum in strata) else 0.0
+    return within_evidence(strata, margin) if margin > 0 else 0.0
+
+
 def _paired(window: Window) -> Stratum:
     """Of the pairs on which one was right and one wrong, a version that is no worse loses half."""
-    ours = window.candidate
-    return Stratum(candidate=Share(bad=ours.lost, total=ours.pairs), live=Share(bad=ours.won, total=ours.pairs))
+    lost, won, pairs = _pairs([window])
+    return Stratum(candidate=Share(bad=lost, total=pairs), live=Share(bad=won, total=pairs))
+
+
+def _pairs(windows: Sequence[Window]) -> tuple[float, float, int]:
+    """Lost, won and all pairs; sums of fractions of rows may exceed the pairs by their rounding."""
+    pairs = sum(window.candidate.pairs for window in windows)
+    lost = min(sum(window.candidate.lost for window in windows), float(pairs))
+    return lost, min(sum(window.candidate.won for window in windows), pairs - lost), pairs
 
 
 def _timed(windows: Sequence[Window]) -> list[LatencyStratum]:
@@ -323,8 +337,10 @@ def _within_latency(strata: Sequence[LatencyStratum], bounds_ms: Sequence[float]
 
 
 def _within_pairs(windows: Sequence[Window], margin: float) -> float:
-    lost, won, pairs = (sum(getattr(w.candidate, name) for w in windows) for name in ("lost", "won", "pairs"))
-    return paired_within_evidence(lost, won, pairs, margin) if pairs else 0.0
+    lost, won, pairs = _pairs(windows)
+    if margin >= 1:
+        return math.inf if pairs else 0.0
+    return paired_within_evidence(lost, won, pairs, margin) if pairs and margin > 0 else 0.0
 
 
 def _bounds(windows: Sequence[Window]) -> tuple[float, ...]:
