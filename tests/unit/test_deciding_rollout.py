@@ -331,6 +331,32 @@ def test_a_plan_without_a_control_is_judged_by_what_was_recorded_before() -> Non
     assert world.rollout.recorded.users.answered == 500
 
 
+def test_a_gateway_that_was_silent_when_the_rollout_began_costs_neither_control_nor_watch() -> None:
+    """Both versions answer within 500 ms: more than a first release may take, but that bound is not theirs."""
+    world = make_world(rollout=make_rollout(replace(POLICY, watch_s=60.0)), gateway_up=False)
+    world.step()
+    world.gateway_up = True
+    assert (world.rollout.state, world.rollout.opening) == ("replicating", None)
+    slow = counters(answered=1000, latency_ms=500.0)
+    world.stats = replace(world.stats, backends={f"{OLD}@{REGION}": slow, f"{NEW}@{REGION}": Counters()})
+    for _ in range(200):
+        world.step()
+        world.servers = {name: Server.READY for name in world.servers}
+        if NEW in world.weights and not world.rollout.watching:
+            grown = {name: added(world.stats.of(f"{name}@{REGION}"), slow) for name in world.weights}
+            world.stats = replace(
+                world.stats, backends={**world.stats.backends, **{f"{n}@{REGION}": c for n, c in grown.items()}}
+            )
+    assert (world.rollout.state, world.rollout.reason) == (LIVE, None)
+    assert "watch" in [step.state for step in world.rollout.steps]
+
+
+def test_a_rollout_of_other_latency_buckets_is_read_and_compared_with_nothing() -> None:
+    recorded = replace(counters(answered=5), users=replace(counters(answered=5).users, latencies=(5,)))
+    document = replace(make_rollout(), recorded=recorded).to_json()
+    assert read_rollout(document).recorded is None
+
+
 def test_a_paused_rollout_stays_and_a_failing_gate_counts_all_the_same() -> None:
     world = make_world()
     while world.rollout.state != CANARY or world.rollout.baseline is None:

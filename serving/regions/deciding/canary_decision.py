@@ -72,7 +72,7 @@ def open_window(rollout: Rollout, stats: Snapshot) -> Window:
         region=rollout.region,
         percent=rollout.percent or 0,
         candidate=candidate,
-        live=rollout.recorded if recorded else _live(rollout, counted),
+        live=(rollout.recorded or Counters(bounds_ms=stats.bounds_ms)) if recorded else _live(rollout, counted),
         scores=rollout.scores,
         replays_count=rollout.replays_count,
         recorded=recorded,

@@ -6,7 +6,7 @@ Agents of different ages read each other's documents: what they do not know is l
 from dataclasses import fields
 from typing import Any, Final
 
-from serving.counters import Counters, Snapshot, parse_snapshot
+from serving.counters import Counters, Snapshot, latency_bounds_ms, parse_snapshot
 from serving.errors import BadUpstream, InvalidInput
 from serving.regions.deciding.evidence import Scores, Window
 from serving.regions.deciding.gates import GateResult
@@ -20,17 +20,14 @@ _KNOWN: Final = frozenset(entry.name for entry in fields(Rollout))
 def read_rollout(document: dict[str, Any]) -> Rollout:
     """The inverse of `Rollout.to_json`."""
     known = {name: value for name, value in document.items() if name in _KNOWN}
-    opening = _snapshot(document.get("opening"))
-    recorded = document.get("recorded")
-    bounds_ms = () if opening is None else opening.bounds_ms
     return Rollout(
         **{
             **known,
             "release": Release.from_json(document["release"]),
             "policy": PromotionPolicy.from_peer(document["policy"]),
             "baseline": _snapshot(document["baseline"]),
-            "opening": opening,
-            "recorded": None if recorded is None or opening is None else Counters.from_json(recorded, bounds_ms),
+            "opening": _snapshot(document.get("opening")),
+            "recorded": _recorded(document.get("recorded")),
             "scores": Scores(**document.get("scores", {})),
             "earlier": read_windows(document.get("earlier", [])),
             "evidence": read_windows(document.get("evidence", [])),
@@ -44,6 +41,14 @@ def _snapshot(raw: dict[str, Any] | None) -> Snapshot | None:
     try:
         return None if raw is None else parse_snapshot(raw)
     except BadUpstream:
+        return None
+
+
+def _recorded(raw: dict[str, Any] | None) -> Counters | None:
+    """The live version's counts; None for those of other latency buckets than today's."""
+    try:
+        return None if raw is None else Counters.from_json(raw, latency_bounds_ms())
+    except (KeyError, TypeError, ValueError):
         return None
 
 
