@@ -181,6 +181,14 @@ def test_a_policy_of_another_agent_is_read_as_far_as_it_is_known() -> None:
         PromotionPolicy.from_peer(["not", "an", "object"])
 
 
+def test_a_policy_of_before_steps_baked_is_read_whatever_its_steps_last() -> None:
+    written = {"steps_percent": [100], "step_timeout_s": 3.0, "synthetic_after_s": 5.0, "max_p95_ratio": 2.0}
+    policy = PromotionPolicy.from_peer(written)
+    assert (policy.bake_s, policy.synthetic_after_s, policy.step_timeout_s) == (3.0, 3.0, 3.0)
+    assert PromotionPolicy.from_peer({}) == PromotionPolicy()
+    assert PromotionPolicy.from_peer(policy.to_json()) == policy
+
+
 def test_json_gives_back_the_same_policy() -> None:
     policy = PromotionPolicy(steps_percent=[10, 100], min_requests=7)
     assert PromotionPolicy.from_json(policy.to_json()) == policy

@@ -399,6 +399,15 @@ async def test_a_region_that_goes_back_while_it_watches_takes_the_others_along(t
     assert at_home.calls[3:] == ["revert three", "revert one"]
 
 
+async def test_what_an_earlier_agent_said_of_its_region_is_shown_with_todays_fields(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        await at_home.order()
+        await at_home.finished()
+        told = at_home.orders.show("p-1")["regions"][0]
+        assert "paused" not in (at_home.regions["one"].part or {})
+        assert (told["paused"], told["waiting_for"], told["watching"]) == (False, None, False)
+
+
 async def test_the_watch_ends_once_every_region_has_settled(tmp_path: Path) -> None:
     async with home(tmp_path) as at_home:
         await at_home.order()

@@ -184,7 +184,7 @@ class RollbackWorker(Worker):
     def _policy(self, model: str) -> PromotionPolicy:
         """How long servers may drain and start: as in the model's latest rollout here."""
         newest = self._registry.newest_rollouts(model=model, limit=1)
-        return PromotionPolicy.from_json(newest[0]["policy"]) if newest else PromotionPolicy()
+        return PromotionPolicy.from_peer(newest[0]["policy"]) if newest else PromotionPolicy()
 
     # Workers
 

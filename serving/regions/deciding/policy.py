@@ -198,11 +198,20 @@ class PromotionPolicy:
 
     @classmethod
     def from_peer(cls, raw: Any) -> "PromotionPolicy":
-        """The policy as another agent, or an earlier one, wrote it: what this one does not know is left out."""
+        """The policy as another agent, or an earlier one, wrote it: what this one does not know is left out.
+
+        It was checked when it was ordered, and must be readable for ever: what it could not know contradicts nothing.
+        """
         known = {f.name for f in fields(cls)}
         if not isinstance(raw, dict):
             return cls.from_json(raw)
-        return cls.from_json({name: value for name, value in raw.items() if name in known})
+        written = {name: value for name, value in raw.items() if name in known}
+        if "bake_s" not in written:
+            # Of before steps baked; replays might begin after a step's end then.
+            timeout_s = written.get("step_timeout_s", cls.step_timeout_s)
+            written["bake_s"] = min(cls.bake_s, timeout_s)
+            written["synthetic_after_s"] = min(written.get("synthetic_after_s", cls.synthetic_after_s), timeout_s)
+        return cls.from_json(written)
 
 
 _SHARES: Final = (

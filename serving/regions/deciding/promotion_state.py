@@ -155,12 +155,13 @@ def show_promotion(promotion: Promotion) -> dict[str, Any]:
         "promoted_by": promotion.promoted_by,
         "watching": promotion.watching,
         "policy": promotion.policy.to_json(),
-        "regions": [_shown(promotion.parts.get(region) or unasked(promotion, region)) for region in promotion.regions],
+        "regions": [_shown(promotion, region) for region in promotion.regions],
     }
 
 
-def _shown(part: dict[str, Any]) -> dict[str, Any]:
-    """Without the counts that regions hand to each other."""
+def _shown(promotion: Promotion, region: str) -> dict[str, Any]:
+    """Without the counts that regions hand to each other; what an older agent does not tell has its default."""
+    part = {**unasked(promotion, region), **promotion.parts.get(region, {})}
     return {name: value for name, value in part.items() if name != "evidence"}
 
 
