@@ -399,6 +399,31 @@ async def test_a_region_that_goes_back_while_it_watches_takes_the_others_along(t
     assert at_home.calls[3:] == ["revert three", "revert one"]
 
 
+@pytest.mark.parametrize("regrets", [True, False])
+async def test_a_rollback_that_comes_while_a_region_is_asked_ends_the_watch(tmp_path: Path, regrets: bool) -> None:
+    async with home(tmp_path) as at_home:
+        for region in at_home.regions.values():
+            region.watches = True
+        await at_home.order()
+        await at_home.finished()
+        asked, answered = at_home.regions["one"].get_rollout, asyncio.Event()
+
+        async def rolled_back_meanwhile(id: str) -> dict[str, Any]:
+            # What RollbackLeader commits with its order.
+            document = {**at_home.registry.promotion(id), "watching": False}
+            at_home.registry.save_promotion(id, document, running=False, events=[])
+            answered.set()
+            return await asked(id)
+
+        at_home.regions["one"].regrets = regrets
+        at_home.regions["one"].get_rollout = rolled_back_meanwhile  # type: ignore[method-assign]  # in the midst of it
+        await asyncio.wait_for(answered.wait(), 30)
+        await asyncio.sleep(0.05)
+        promotion = at_home.orders.show("p-1")
+    assert (promotion["state"], promotion["watching"]) == ("live", False)
+    assert not [call for call in at_home.calls if call.startswith("revert")]
+
+
 async def test_what_an_earlier_agent_said_of_its_region_is_shown_with_todays_fields(tmp_path: Path) -> None:
     async with home(tmp_path) as at_home:
         await at_home.order()

@@ -227,7 +227,8 @@ class PromotionLeader(Leader):
             except FlightpathError:
                 continue
             promotion = self._store.read(promotion.id)
-            if promotion.state != LIVE:
+            if not promotion.watching:
+                # A rollback ended the watch while the region was being asked: its word is the newer one.
                 return
             noted = _with_part(promotion, part)
             reopened = reopened_by(noted, part)
