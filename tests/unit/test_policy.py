@@ -1,6 +1,7 @@
 """A promotion policy names the field that is wrong."""
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -192,6 +193,30 @@ def test_a_policy_of_before_steps_baked_is_read_whatever_its_steps_last() -> Non
 def test_json_gives_back_the_same_policy() -> None:
     policy = PromotionPolicy(steps_percent=[10, 100], min_requests=7)
     assert PromotionPolicy.from_json(policy.to_json()) == policy
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps_percent", [0.5, 100]),
+        ("steps_percent", [True, 100]),
+        ("steps_percent", {"5": 1}),
+        ("prepare_ahead", 1.5),
+        ("min_requests", 10**400),
+        ("watch_s", math.inf),
+        ("watch_s", True),
+        ("synthetic_evidence", "no"),
+        ("required_gates", {"errors": 1}),
+        ("completion_scorer", 0),
+    ],
+)
+def test_an_order_with_a_value_that_no_agent_could_follow_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(InvalidInput, match=f"{name} of the policy is malformed"):
+        PromotionPolicy.from_json({name: value})
+
+
+def test_whole_numbers_are_numbers() -> None:
+    assert PromotionPolicy.from_json({"watch_s": 5}).watch_s == 5
 
 
 def test_an_unknown_field_is_refused_not_ignored() -> None:
