@@ -396,6 +396,19 @@ def test_a_person_promotes_without_more_evidence_but_not_against_a_failing_gate(
     assert bad.rollout.ending == ROLLED_BACK
 
 
+def test_a_pause_that_comes_after_a_persons_word_is_the_last_word() -> None:
+    world = make_world(rollout=make_rollout(replace(POLICY, steps_percent=[5, 100])))
+    while world.rollout.state != CANARY:
+        world.step()
+        world.servers = {name: Server.READY for name in world.servers}
+    world.rollout = replace(world.rollout, promoted_by="operator for ann", paused=True)
+    for _ in range(50):
+        world.step()
+    assert (world.rollout.state, world.rollout.percent) == (CANARY, 5)
+    world.rollout = replace(world.rollout, paused=False)
+    assert run(world).rollout.state == LIVE
+
+
 def shadowed(policy: PromotionPolicy) -> World:
     world = make_world(rollout=make_rollout(policy))
     while world.rollout.state != SHADOW or world.rollout.baseline is None:

@@ -94,7 +94,7 @@ def decide_shadow(rollout: Rollout, seen: Observation, now: float) -> Action:
     if failures(gates):
         return fail(rollout, gates, now, window)
     waited = now - rollout.steps[-1].started_at
-    if rollout.paused and rollout.promoted_by is None:
+    if rollout.paused:
         return Do(effect=Effect.WAIT)
     enough = window.candidate.compared >= policy.min_requests
     if rollout.promoted_by is not None or (enough and waited >= policy.shadow_s):
@@ -116,7 +116,7 @@ def decide_canary(rollout: Rollout, seen: Observation, now: float) -> Action:
     gates = [requests, *judge([*rollout.windows, window], rollout.region, policy, regions=rollout.regions)]
     if failures(gates):
         return fail(rollout, gates, now, window)
-    if rollout.promoted_by is not None:
+    if rollout.promoted_by is not None and not rollout.paused:
         return _pass_step(rollout, gates, window, now)
     waited = now - rollout.steps[-1].started_at
     lacking = _lacking(rollout, gates)
