@@ -2,13 +2,13 @@
 
 import re
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from serving.errors import InvalidInput
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,126}[a-z0-9])?")
 """Names of models, releases and regions: they become paths, labels and host names."""
-
+LONGEST_NAME: Final = 128
 
 _MAX_ITEMS = 64
 _MAX_LENGTH = 4096

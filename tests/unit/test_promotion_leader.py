@@ -14,7 +14,8 @@ from serving.regions.acting.promotion_leader import PromotionLeader
 from serving.regions.acting.promotion_orders import PromotionOrders
 from serving.regions.deciding.timing import Timing
 from serving.regions.places.topology import Region, Topology
-from serving.regions.registry.registry import Registry
+from serving.regions.registry.registry import Event, Registry
+from serving.releases import Release, check_name
 from serving.store import ArtifactStore
 from tests.fakes.models import VARIANT, write_bundle
 
@@ -367,6 +368,41 @@ async def test_a_failed_promotion_is_tried_again_under_an_id_of_its_own(tmp_path
         with pytest.raises(Conflict, match="not to be tried again"):
             await at_home.orders.retry("rel-1.2", actor="promoter")
         assert at_home.orders.show("p-1")["state"] == "rolled_back"
+
+
+async def test_another_attempt_takes_no_name_of_another_release_and_none_that_is_too_long(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        at_home.regions["one"].fails = True
+        await at_home.order()
+        await at_home.finished()
+        document = at_home.registry.promotion("p-1")
+        release = Release.from_json({**document["release"], "id": "rel-1.2"})
+        event = Event(kind="promotion", subject="rel-1.2", message="ordered", detail={})
+        at_home.registry.add_promotion("rel-1.2", release, lambda version: document, event)
+        at_home.registry.save_promotion(
+            "rel-1.2", {**document, "id": "rel-1.2", "release": release.to_json()}, running=False, events=[]
+        )
+        again, _ = await at_home.orders.retry("p-1", actor="promoter")
+        assert (again["id"], again["release"], again["attempt"]) == ("rel-1.3", "rel-1", 2)
+        await at_home.finished("rel-1.3")
+        long = "r" * 128
+        document["release"]["id"] = long
+        at_home.registry.save_promotion("p-1", document, running=False, events=[])
+        again, _ = await at_home.orders.retry("p-1", actor="promoter")
+        check_name("promotion id", again["id"])
+        assert again["id"] == "r" * 126 + ".2"
+
+
+async def test_a_promotion_of_regions_that_are_gone_is_not_tried_again(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        at_home.regions["one"].fails = True
+        await at_home.order()
+        await at_home.finished()
+        document = {**at_home.registry.promotion("p-1"), "regions": ["one", "closed"]}
+        at_home.registry.save_promotion("p-1", document, running=False, events=[])
+        expected = r"names regions that are gone, got \[.closed.\], expected one"
+        with pytest.raises(Conflict, match=expected):
+            await at_home.orders.retry("p-1", actor="promoter")
 
 
 async def test_the_journal_names_who_ordered_each_change(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from serving.regions.deciding.rollout_state import ABORTED, LIVE
 from serving.regions.places.topology import Topology
 from serving.regions.registry.registry import Event, Registry
 from serving.regions.servers.commands import check_runtime
-from serving.releases import check_name
+from serving.releases import LONGEST_NAME, check_name
 from serving.store import ArtifactStore
 
 OVERRIDE: Final = "promotions"
@@ -215,7 +215,20 @@ class PromotionOrders:
             raise Conflict(
                 f"promotion {id} is not to be tried again", got=failed.state, expected="one that was taken back"
             )
+        known = [region.name for region in self._topology.regions]
+        gone = [region for region in failed.regions if region not in known]
+        if gone:
+            raise Conflict(f"promotion {id} names regions that are gone", got=gone, expected=" | ".join(known))
         order = Order(release=failed.release, policy=failed.policy, regions=failed.regions)
         attempt = 1 + self._attempts(order)
-        again = f"{failed.release.id}.{attempt}"
-        return await self._accept(again, order, actor, f"attempt {attempt} of {failed.release.id}, ordered by {actor}")
+        message = f"attempt {attempt} of {failed.release.id}, ordered by {actor}"
+        return await self._accept(self._free_id(failed.release.id, attempt), order, actor, message)
+
+    def _free_id(self, release: str, number: int) -> str:
+        """Not that of another release, which may be called so; cut to what a name may be."""
+        while True:
+            suffix = f".{number}"
+            id = release[: LONGEST_NAME - len(suffix)].rstrip(".-") + suffix
+            if self._store.find(id) is None:
+                return id
+            number += 1
