@@ -435,6 +435,26 @@ async def test_a_region_that_goes_back_while_it_watches_takes_the_others_along(t
     assert at_home.calls[3:] == ["revert three", "revert one"]
 
 
+@pytest.mark.parametrize("paused", [True, False])
+async def test_a_region_that_goes_back_while_the_next_is_at_work_ends_the_promotion(
+    tmp_path: Path, paused: bool
+) -> None:
+    async with home(tmp_path) as at_home:
+        at_home.regions["one"].watches = True
+        at_home.regions["two"].stalls = True
+        await at_home.order()
+        async with asyncio.timeout(30):
+            while at_home.regions["two"].part is None:
+                await asyncio.sleep(0.001)
+        if paused:
+            at_home.orders.pause("p-1", actor="promoter")
+        at_home.regions["one"].regrets = True
+        at_home.now += 1.0
+        promotion = await at_home.finished()
+    assert (promotion["state"], promotion["reason"]) == ("rolled_back", "it turned bad")
+    assert states(promotion)[:2] == ["rolled_back", "aborted"]
+
+
 @pytest.mark.parametrize("regrets", [True, False])
 async def test_a_rollback_that_comes_while_a_region_is_asked_ends_the_watch(tmp_path: Path, regrets: bool) -> None:
     async with home(tmp_path) as at_home:

@@ -5,7 +5,9 @@ again goes on with what its registry holds.
 """
 
 import asyncio
+import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -63,6 +65,7 @@ class PromotionLeader(Leader):
         self._clock = clock
         self._followed_at: dict[str, float] = {}
         self._silent_since: dict[tuple[str, str], float] = {}
+        self._looked_at: dict[str, float] = {}
 
     def _open_orders(self) -> list[str]:
         return [p.id for p in self._store.newest(None, limit=10_000) if _is_open(p)]
@@ -102,14 +105,18 @@ class PromotionLeader(Leader):
         if step.move is Move.END:
             self._store.save(end(promotion, step.state, step.reason), [f"taking back: {step.reason}"])
         elif step.move is Move.WAIT:
+            await self._look_at_live_parts(promotion)
             await asyncio.sleep(self._timing.promotion_poll_s)
         elif step.move is Move.FINISH:
             finished = finish(promotion, step.state, self._clock())
             finished = replace(finished, watching=step.state == LIVE and is_watched(finished))
             self._store.save(finished, [step.state])
             self._metrics.promotion_finished(finished)
+            self._looked_at.pop(promotion.id, None)
         else:
-            await asyncio.gather(self._call(promotion, step), *(self._prepare(promotion.id, r) for r in step.ahead))
+            looking = [self._look_at_live_parts(promotion)] if step.move is Move.ADVANCE else []
+            preparing = [self._prepare(promotion.id, region) for region in step.ahead]
+            await asyncio.gather(self._call(promotion, step), *preparing, *looking)
 
     def _is_abandoned(self, promotion: Promotion) -> bool:
         policy = promotion.policy
@@ -153,6 +160,16 @@ class PromotionLeader(Leader):
                 self._refused(id, region, failure)
         else:
             self._note_part(id, part)
+
+    async def _look_at_live_parts(self, promotion: Promotion) -> None:
+        """Regions that are live already may go back by themselves, while another is at work or all wait."""
+        if self._clock() - self._looked_at.get(promotion.id, -math.inf) < self._timing.watch_poll_s:
+            return
+        self._looked_at[promotion.id] = self._clock()
+        for region, known in promotion.parts.items():
+            if known["state"] == LIVE and not known["settled"]:
+                with contextlib.suppress(FlightpathError):
+                    self._note_part(promotion.id, await self._regions[region].get_rollout(promotion.id))
 
     def _expect(self, id: str, region: str) -> None:
         """Before the first call: a region that was asked but not heard must be taken back too."""
