@@ -46,6 +46,12 @@ class Window:
         live = None if self.live is None else _with_synthetic(self.live)
         return replace(self, candidate=_with_synthetic(self.candidate), live=live)
 
+    @property
+    def ended(self) -> "Window":
+        """Without the requests that hang: they are the next window's, until they end in one."""
+        live = None if self.live is None else replace(self.live, overdue=0)
+        return replace(self, candidate=replace(self.candidate, overdue=0), live=live)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "region": self.region,

@@ -252,7 +252,7 @@ def close(rollout: Rollout, gates: list[GateResult], now: float, window: Window 
     if window is not None:
         replayed = window.candidate.synthetic.finished
         last = replace(last, requests=has_outcome(window.candidate) + replayed, synthetic=replayed)
-        evidence = [*evidence, window]
+        evidence = [*evidence, window.ended]
     return replace(rollout, steps=[*rollout.steps[:-1], last], evidence=evidence)
 
 
