@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.counters import Counters, Snapshot
-from serving.regions.deciding.canary_decision import weights_in_force
+from serving.regions.deciding.canary_decision import open_window, weights_in_force
 from serving.regions.deciding.evidence import added
 from serving.regions.deciding.gates import FAILED, INCONCLUSIVE, PASSED, GateResult, judge_golden
 from serving.regions.deciding.policy import PromotionPolicy
@@ -394,6 +394,29 @@ def test_a_person_promotes_without_more_evidence_but_not_against_a_failing_gate(
     bad.count(20, 20)
     bad.step()
     assert bad.rollout.ending == ROLLED_BACK
+
+
+def test_a_pause_that_comes_while_the_golden_set_is_checked_keeps_the_weights() -> None:
+    world = make_world()
+    while world.rollout.state != "golden":
+        world.step()
+        world.servers = {name: Server.READY for name in world.servers}
+    paused = replace(world.rollout, paused=True)
+    assert finish_golden(paused, [], world.observe(), world.now).rollout == paused
+    assert finish_golden(world.rollout, [], world.observe(), world.now).rollout.state == CANARY
+
+
+def test_a_request_that_hangs_over_several_steps_counts_once() -> None:
+    world = make_world()
+    while world.rollout.percent != 50 or world.rollout.baseline is None:
+        world.step()
+        world.servers = {name: Server.READY for name in world.servers}
+        if NEW in world.weights:
+            world.count(20, 0)
+            hanging = replace(world.stats.of(f"{NEW}@{REGION}"), in_flight=2, overdue=2)
+            world.stats = replace(world.stats, backends={**world.stats.backends, f"{NEW}@{REGION}": hanging})
+    assert [window.candidate.overdue for window in world.rollout.evidence] == [0, 0]
+    assert open_window(world.rollout, world.stats).candidate.overdue == 2
 
 
 def test_a_pause_that_comes_after_a_persons_word_is_the_last_word() -> None:

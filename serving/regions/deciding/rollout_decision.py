@@ -113,5 +113,7 @@ def finish_golden(rollout: Rollout, gates: list[GateResult], seen: Observation, 
     """Close the golden step; on success the candidate comes beside the live version."""
     if failures(gates):
         return fail(rollout, gates, now)
+    if rollout.paused:
+        return Save(rollout=rollout, message="the golden set passed, but meanwhile it was paused: checked again later")
     alone = rollout.previous is None and not seen.served_elsewhere
     return begin(replace(close(rollout, gates, now), plan=[100] if alone else list(rollout.policy.steps_percent)), now)
