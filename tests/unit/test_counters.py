@@ -6,7 +6,7 @@ import pytest
 
 from serving.counters import ENDINGS, Counters, Outcomes, Snapshot, latency_bounds_ms, parse_snapshot, percentile_ms
 from serving.errors import BadUpstream
-from serving.regions.deciding.evidence import Window, added
+from serving.regions.deciding.evidence import added
 from tests.fakes.counted import BOUNDS_MS, counters, outcomes
 
 
@@ -45,17 +45,6 @@ def test_a_snapshot_survives_json_and_refuses_rubbish() -> None:
     ):
         with pytest.raises(BadUpstream, match="gateway's stats cannot be read"):
             parse_snapshot(rubbish)
-
-
-def test_a_window_survives_json_and_leaves_out_latencies_in_other_buckets() -> None:
-    window = Window(region="here", percent=5, candidate=counters(answered=9), live=counters(answered=2, failed=1))
-    assert Window.from_json(window.to_json()) == window
-    document = window.to_json()
-    assert len(document["candidate"]["users"]["latencies"]["used"]) <= 9
-    document["candidate"]["users"]["latencies"]["buckets"] = 7
-    read = Window.from_json(document)
-    assert (sum(read.candidate.users.latencies), read.candidate.users.answered) == (0, 9)
-    assert Window.from_json({**window.to_json(), "live": None}).live is None
 
 
 def test_percentiles_are_within_five_percent() -> None:

@@ -110,6 +110,8 @@ def test_the_scope_of_a_region_leaves_those_that_are_live() -> None:
     parts["two"] = part(ROLLED_BACK)
     assert decide_promotion(taking_back("region", parts=parts)).move is Move.FINISH
     assert decide_promotion(taking_back(parts=parts)).region == "one"
+    parts = {"one": part("canary"), "two": part(LIVE)}
+    assert decide_promotion(taking_back("region", parts=parts)).region == "one"
 
 
 @pytest.mark.parametrize(
