@@ -93,7 +93,7 @@ def test_a_stratum_knows_its_share_and_its_mirror_image() -> None:
 
 
 @given(st.lists(strata(), min_size=1, max_size=4), st.floats(0, 1))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_one_more_bad_event_of_the_candidate_never_lowers_the_evidence(counted: list[Stratum], mass: float) -> None:
     first = counted[0]
     more = min(first.candidate.bad + mass, first.candidate.total)
@@ -102,13 +102,13 @@ def test_one_more_bad_event_of_the_candidate_never_lowers_the_evidence(counted: 
 
 
 @given(st.lists(strata(), min_size=2, max_size=4))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_the_order_of_strata_is_irrelevant(counted: list[Stratum]) -> None:
     assert excess_evidence(counted[::-1]) == pytest.approx(excess_evidence(counted), rel=1e-9, abs=1e-9)
 
 
 @given(strata(), st.floats(1.5, 10))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_only_the_ratio_of_the_traffic_counts_beside_the_bad_events(counted: Stratum, times: float) -> None:
     diluted = stratum(
         counted.candidate.bad, times * counted.candidate.total, counted.live.bad, times * counted.live.total

@@ -173,11 +173,11 @@ def test_a_shadow_that_answers_otherwise_is_taken_back_with_its_evidence() -> No
     assert [window.candidate.compared for window in failed.evidence] == [200]
 
 
-def test_a_paused_shadow_waits_unless_a_person_promotes() -> None:
+def test_a_paused_shadow_waits_whatever_a_person_said_before() -> None:
     enough = ready(gateway(new=compared(50), old=asked(9)))
     assert decide_shadow(shadow(paused=True), enough, 150.0) == WAIT
-    for rollout in (shadow(paused=True, promoted_by="ann"), shadow(promoted_by="ann")):
-        assert saved(decide_shadow(rollout, ready(EMPTY), 101.0)).message == "canary 5 %"
+    assert decide_shadow(shadow(paused=True, promoted_by="ann"), enough, 150.0) == WAIT
+    assert saved(decide_shadow(shadow(promoted_by="ann"), ready(EMPTY), 101.0)).message == "canary 5 %"
 
 
 def test_a_shadow_that_lacks_requests_is_inconclusive_after_its_time_and_a_steps() -> None:
@@ -239,8 +239,8 @@ def test_windows_of_this_and_of_other_regions_are_judged_together() -> None:
 
 
 def test_a_person_may_promote_before_a_step_has_baked() -> None:
-    for rollout in (canary(promoted_by="ann"), canary(promoted_by="ann", paused=True)):
-        assert saved(decide_canary(rollout, ready(EMPTY), 101.0)).rollout.percent == 50
+    assert saved(decide_canary(canary(promoted_by="ann"), ready(EMPTY), 101.0)).rollout.percent == 50
+    assert decide_canary(canary(promoted_by="ann", paused=True), ready(EMPTY), 101.0) == WAIT
 
 
 def test_a_paused_step_neither_passes_nor_times_out() -> None:
@@ -292,10 +292,11 @@ def test_the_word_go_passes_a_step_with_a_note() -> None:
 def test_the_verdict_is_due_at_the_last_step_with_a_control(
     percent: int, plan: list[int], previous: str | None, due: bool
 ) -> None:
-    policy = replace(POLICY, required_gates=["accuracy"])
-    rollout = canary(percent, plan=plan, previous=previous, policy=policy, recorded=asked(100))
-    action = saved(decide_canary(rollout, ready(gateway(new=asked(20), old=asked(20))), BEGAN + 61))
-    assert (action.rollout.waiting_for == "no verdict on accuracy") is due
+    policy = replace(POLICY, required_gates=["refusals"], refusal_margin=1e-4)
+    few = counters(answered=6, refused=4)
+    rollout = canary(percent, plan=plan, previous=previous, policy=policy, recorded=few)
+    action = saved(decide_canary(rollout, ready(gateway(new=few, old=few)), BEGAN + 61))
+    assert (action.rollout.waiting_for == "no verdict on refusals") is due
     assert (action.rollout.steps[len(rollout.steps) - 1].finished_at is None) is due
 
 

@@ -245,6 +245,15 @@ def test_the_verdict_needs_every_required_gate_and_no_failure() -> None:
     assert missing(results(errors=INCONCLUSIVE, refusals=PASSED, latency=INCONCLUSIVE), POLICY) == "errors, latency"
 
 
+def test_what_needs_a_live_version_is_not_required_of_a_first_release() -> None:
+    policy = replace(POLICY, required_gates=["errors", "accuracy", "agreement"])
+    found = results(errors=PASSED, accuracy=INCONCLUSIVE, agreement=INCONCLUSIVE)
+    assert verdict(found, policy, alone=True) == PASSED
+    assert verdict(found, policy) == INCONCLUSIVE
+    assert missing(found, policy, alone=True) == ""
+    assert missing(results(errors=INCONCLUSIVE), policy, alone=True) == "errors"
+
+
 def test_requests_are_counted_with_those_that_hang() -> None:
     policy = replace(POLICY, min_requests=10)
     enough = judge_requests(window(counters(answered=7, failed=1, in_flight=9, overdue=2), None), policy)

@@ -95,7 +95,7 @@ counts = st.lists(st.integers(0, 500), min_size=5, max_size=5).map(tuple)
 
 
 @given(counts.filter(lambda c: sum(c[:-1]) > 0), counts.filter(any))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_a_slower_answer_of_the_candidate_is_no_evidence_of_speed(
     candidate: tuple[int, ...], live: tuple[int, ...]
 ) -> None:
@@ -110,7 +110,7 @@ def test_a_slower_answer_of_the_candidate_is_no_evidence_of_speed(
 
 
 @given(st.lists(st.builds(LatencyStratum, candidate=counts, live=counts), min_size=2, max_size=4))
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_the_order_of_strata_is_irrelevant(strata: list[LatencyStratum]) -> None:
     strata = [s for s in strata if s.compares]
     assert slower_evidence(strata[::-1], BOUNDS_MS, 1.2) == pytest.approx(
@@ -230,7 +230,7 @@ def test_the_tail_begins_between_all_and_nothing(share: float) -> None:
 
 
 @given(st.lists(st.tuples(counts, counts), min_size=1, max_size=4), st.sampled_from([1.0, 1.25, 2.0]))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_what_is_remembered_of_a_stratum_is_what_it_says(
     sides: list[tuple[tuple[int, ...], tuple[int, ...]]], factor: float
 ) -> None:

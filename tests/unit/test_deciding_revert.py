@@ -223,6 +223,7 @@ def test_the_version_before_is_live_again_once_it_answers() -> None:
     ("previous", "now", "effect"),
     [
         (Server.ABSENT, BEGAN + 60, Effect.LAUNCH_PREVIOUS),
+        (Server.FAILED, BEGAN + 60, Effect.LAUNCH_PREVIOUS),
         (Server.STARTING, BEGAN + 60, Effect.WAIT),
         (Server.STARTING, BEGAN, Effect.WAIT),
     ],
@@ -233,18 +234,20 @@ def test_the_version_before_is_started_and_waited_for(previous: Server, now: flo
 
 
 @pytest.mark.parametrize(
-    ("previous", "now", "why"),
+    ("previous", "degraded", "now", "note", "why"),
     [
-        (Server.FAILED, BEGAN + 1, "exited with 1"),
-        (Server.FAILED, BEGAN + 61, "exited with 1"),
-        (Server.STARTING, BEGAN + 60.1, "it was not ready in time"),
-        (Server.ABSENT, BEGAN + 60.1, "it was not ready in time"),
+        (Server.FAILED, True, BEGAN + 1, "exited with 1", "exited with 1"),
+        (Server.FAILED, False, BEGAN + 60.1, "exited with 1", "exited with 1"),
+        (Server.STARTING, False, BEGAN + 60.1, "", "it was not ready in time"),
+        (Server.ABSENT, False, BEGAN + 60.1, "", "it was not ready in time"),
     ],
 )
-def test_a_version_before_that_does_not_start_leaves_the_new_one_live(previous: Server, now: float, why: str) -> None:
+def test_a_version_before_that_does_not_start_leaves_the_new_one_live(
+    previous: Server, degraded: bool, now: float, note: str, why: str
+) -> None:
     rollout = reverting()
     failure = f"here keeps version 2: the version before did not start again: {why}"
-    seen = ready(BUSY, live=LIVE_NEW, previous=previous, previous_note="exited with 1")
+    seen = ready(BUSY, live=LIVE_NEW, previous=previous, previous_note=note, previous_degraded=degraded)
     kept = replace(
         rollout,
         steps=closed(rollout, now),

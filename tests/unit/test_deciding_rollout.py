@@ -563,9 +563,11 @@ def test_a_revert_that_comes_while_the_old_server_is_being_stopped_is_carried_ou
 def test_a_revert_keeps_the_new_version_when_the_old_one_does_not_start() -> None:
     world = run(make_world())
     world.rollout = request_revert(world.rollout, world.live, "eu-west failed", world.now)
-    world.servers[OLD] = Server.FAILED
-    world.step()
+    while not world.rollout.settled:
+        world.servers[OLD] = Server.FAILED
+        world.step()
     assert (world.rollout.state, world.rollout.settled) == (LIVE, True)
+    assert Effect.LAUNCH_PREVIOUS in world.history
     assert "did not start again" in (world.rollout.revert_failure or "")
     assert world.weights == {NEW: 100}
 

@@ -131,14 +131,14 @@ def test_a_release_that_is_live_already_changes_nothing() -> None:
 
 def test_a_region_in_trouble_is_not_changed() -> None:
     trouble = gateway(old=counters(answered=150, failed=50))
-    failed = saved(decide(queued(), ready(trouble), 120.0))
+    failed = saved(decide(queued(), ready(trouble, recent=trouble), 120.0))
     assert failed.live is None
     assert (failed.rollout.state, failed.rollout.previous) == (ROLLED_BACK, None)
     assert (failed.rollout.reason or "").startswith("here, queued: gate error budget failed: measured 0.25")
     unknown = saved(decide(queued(), ready(None), 120.0)).rollout
     assert (unknown.state, unknown.opening) == (REPLICATING, None)
     nobody = gateway(new=counters(failed=99))
-    assert saved(decide(queued(), ready(nobody, live=None), 120.0)).rollout.state == REPLICATING
+    assert saved(decide(queued(), ready(nobody, live=None, recent=nobody), 120.0)).rollout.state == REPLICATING
 
 
 # Starting and the golden set
@@ -200,3 +200,9 @@ def test_a_first_release_shares_only_with_a_region_that_has_it(
 def test_a_golden_set_that_fails_takes_the_rollout_back() -> None:
     failed = finish_golden(rollout_in(GOLDEN), [server_failed("nonsense")], ready(STATS), 120.0).rollout
     assert (failed.state, failed.reason) == (ROLLED_BACK, "here, golden: gate server failed: nonsense")
+
+
+def test_a_server_that_is_held_may_take_its_time_to_come_back() -> None:
+    held = rollout_in(STARTING, held=True)
+    assert decide(held, ready(None, candidate=Server.STARTING), 99_999.0) == Do(effect=Effect.WAIT)
+    assert decide(held, ready(None, candidate=Server.ABSENT), 99_999.0) == Do(effect=Effect.LAUNCH)

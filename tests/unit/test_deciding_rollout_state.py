@@ -17,6 +17,7 @@ from serving.regions.deciding.rollout_state import (
     QUEUED,
     ROLLED_BACK,
     SHADOW,
+    STARTING,
     Do,
     Effect,
     Observation,
@@ -27,6 +28,9 @@ from serving.regions.deciding.rollout_state import (
     close,
     drained,
     enter,
+    pause,
+    release_hold,
+    resume,
     same_phase,
 )
 from tests.fakes.counted import counters, outcomes
@@ -80,6 +84,7 @@ def test_a_new_rollout_waits_and_has_done_nothing() -> None:
         "recorded": None,
         "watch_until": None,
         "paused": False,
+        "paused_at": None,
         "promoted_by": None,
         "waiting_for": None,
         "previous": None,
@@ -199,7 +204,7 @@ def test_a_step_is_closed_once_with_what_it_counted() -> None:
     gates = [server_failed("it ended")]
     closed = close(rollout, gates, 120.0, window)
     last = replace(rollout.steps[2], finished_at=120.0, gates=gates, requests=12, synthetic=3)
-    assert closed == replace(rollout, steps=[*rollout.steps[:2], last], evidence=[window])
+    assert closed == replace(rollout, steps=[*rollout.steps[:2], last], evidence=[window.ended])
     assert close(closed, [], 130.0, window) == closed
     assert close(replace(rollout, steps=[]), gates, 120.0, window) == replace(rollout, steps=[])
 
@@ -208,3 +213,26 @@ def test_a_step_without_a_window_counts_nothing() -> None:
     rollout = rollout_in(GOLDEN, evidence=[])
     closed = close(rollout, [], 120.0)
     assert (closed.steps[2].requests, closed.steps[2].synthetic, closed.evidence) == (0, 0, [])
+
+
+def test_the_time_of_a_pause_counts_neither_as_baking_nor_against_the_step() -> None:
+    began = rollout_in(CANARY, percent=5)
+    paused = pause(began, 130.0)
+    assert (paused.paused, paused.paused_at) == (True, 130.0)
+    resumed = resume(paused, 190.0)
+    assert (resumed.paused, resumed.paused_at) == (False, None)
+    assert resumed.steps[-1].started_at == began.steps[-1].started_at + 60.0
+    assert resumed.steps[:-1] == began.steps[:-1]
+    assert resume(pause(rollout_in(QUEUED, steps=[]), 1.0), 2.0).steps == []
+
+
+def test_a_closed_step_keeps_its_time_through_a_pause() -> None:
+    done = close(rollout_in(GOLDEN), [], 120.0)
+    assert resume(pause(done, 130.0), 190.0).steps == done.steps
+
+
+def test_a_servers_time_to_start_begins_when_its_turn_comes() -> None:
+    held = rollout_in(STARTING, held=True)
+    released = release_hold(held, 5_000.0)
+    assert (released.held, released.steps[-1].started_at) == (False, 5_000.0)
+    assert release_hold(rollout_in(QUEUED, held=True, steps=[]), 5.0) == rollout_in(QUEUED, steps=[])

@@ -504,3 +504,18 @@ async def test_only_a_scorer_of_the_topology_may_be_named(tmp_path: Path) -> Non
             await at_home.order(completions_share=0.5, completion_scorer="os:system")
         await at_home.order(completions_share=0.5, completion_scorer="tests.fakes.scorers:kind")
         await at_home.finished()
+
+
+async def test_what_failed_before_a_newer_version_went_live_is_not_tried_again(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        at_home.regions["one"].fails = True
+        await at_home.order()
+        await at_home.finished()
+        for region in at_home.regions.values():
+            region.fails, region.part = False, None
+        release = {**at_home.registry.promotion("p-1")["release"], "id": "rel-2"}
+        order = {"schema_version": 1, "release": release, "policy": {}, "regions": list(NAMES)}
+        await at_home.orders.order("p-2", order, actor="promoter")
+        assert (await at_home.finished("p-2"))["version"] == 2
+        with pytest.raises(Conflict, match=r"older than what is live, got version 1, and p-2 went live with version 2"):
+            await at_home.orders.retry("p-1", actor="promoter")

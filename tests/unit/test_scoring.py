@@ -1,5 +1,6 @@
 """Scores of mirrored completions: as shipped, and by a user's function in a process of its own."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from serving.regions.acting.scoring import Scoring
 from serving.regions.deciding.completion_score import greedy_agreement
 from serving.regions.servers.scorer import ScorerProcess
 from serving.regions.traffic.gateway_traffic import Pairs
+from serving.releases import Release, RuntimeSpec
 from serving.routes import Route
 
 
@@ -72,6 +74,15 @@ async def test_a_function_that_is_not_there_is_an_error() -> None:
     assert await score("not_there", pair("a")) == ["BadUpstream"]
 
 
+RELEASE = Release(
+    id="rel-2",
+    model="m",
+    bundle_digest="sha256:" + "0" * 64,
+    store_uri="memory://s",
+    runtime=RuntimeSpec(engine="vllm", variant="vllm"),
+)
+
+
 class Gateways:
     """Answers pairs as a gateway does: those after a number, of one boot."""
 
@@ -94,17 +105,24 @@ class Gateways:
 async def test_each_pair_is_scored_once_and_a_new_gateway_counts_anew() -> None:
     gateway = Gateways()
     scoring = Scoring(gateway, timeout_s=5.0)
-    assert await scoring.scores("m", "") == [1.0, 0.0]
-    assert await scoring.scores("m", "") == []
+    assert await scoring.scores(replace(RELEASE, id="rel-1"), "") == []
+    gateway.kept.append(pair("same", "same", 3))
+    assert await scoring.scores(RELEASE, "") == [], "left by another candidate"
+    gateway.kept += [pair("same", "same", 4), pair("other", "live", 5)]
+    assert await scoring.scores(RELEASE, "") == [1.0, 0.0]
+    assert await scoring.scores(RELEASE, "") == []
     gateway.boot_id, gateway.kept = "b", [pair("same", "same", 1)]
-    assert await scoring.scores("m", "") == [1.0]
-    assert await scoring.scores("m", "") == []
-    assert gateway.asked == [0, 2, 2, 0, 1]
+    assert await scoring.scores(RELEASE, "") == [1.0]
+    assert await scoring.scores(RELEASE, "") == []
+    assert gateway.asked == [0, 2, 3, 5, 5, 0, 1]
 
 
 async def test_a_pair_that_cannot_be_scored_says_nothing() -> None:
     gateway = Gateways()
     gateway.kept = [pair("0.5", seq=1), pair("7", seq=2), pair("0.25", seq=3)]
     scoring = Scoring(gateway, timeout_s=30.0)
-    assert await scoring.scores("m", "tests.fakes.scorers:lies") == [0.5, 0.25]
+    kept, gateway.kept = gateway.kept, []
+    assert await scoring.scores(RELEASE, "") == []
+    gateway.kept = kept
+    assert await scoring.scores(RELEASE, "tests.fakes.scorers:lies") == [0.5, 0.25]
     await scoring.close()

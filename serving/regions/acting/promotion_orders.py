@@ -211,6 +211,7 @@ class PromotionOrders:
         instead of ordering a third.
         """
         failed = self._store.read(id)
+        self._refuse_older(failed)
         if failed.state in (RUNNING, LIVE) or failed.owed:
             raise Conflict(
                 f"promotion {id} is not to be tried again", got=failed.state, expected="one that was taken back"
@@ -223,6 +224,16 @@ class PromotionOrders:
         attempt = 1 + self._attempts(order)
         message = f"attempt {attempt} of {failed.release.id}, ordered by {actor}"
         return await self._accept(self._free_id(failed.release.id, attempt), order, actor, message)
+
+    def _refuse_older(self, failed: Promotion) -> None:
+        """What failed long ago must not replace what went live since, unless somebody orders just that."""
+        newer = [p for p in self._store.newest(failed.release.model) if p.state == LIVE and p.version > failed.version]
+        if newer:
+            raise Conflict(
+                f"promotion {failed.id} is older than what is live",
+                got=f"version {failed.version}, and {newer[0].id} went live with version {newer[0].version}",
+                expected="a rollback to the older version, or a promotion of its release under another id",
+            )
 
     def _free_id(self, release: str, number: int) -> str:
         """Not that of another release, which may be called so; cut to what a name may be."""

@@ -98,7 +98,7 @@ class RollbackLeader(Leader):
         self._check_at_home(order, bool(promotions))
         by = f"rollback {id}: {asked.reason}"
         ended = [end_promotion(p, by, now) if p.state == PROMOTION_RUNNING else _forgiven(p) for p in promotions]
-        events = [_promotion_event(p, by) for p in ended if p.reason == by]
+        events = [_promotion_event(p, by, actor) for p in ended if p.reason == by]
         events += [_event(other, f"superseded by {by}") for other in others]
         self._store.add(
             id,
@@ -267,6 +267,6 @@ def _event(order: RollbackOrder, message: str) -> Event:
     return Event(kind="rollback", subject=order.id, message=message, detail=detail)
 
 
-def _promotion_event(promotion: Promotion, by: str) -> Event:
-    detail = {"state": promotion.state, "reason": promotion.reason, "region": None}
+def _promotion_event(promotion: Promotion, by: str, actor: str) -> Event:
+    detail = {"state": promotion.state, "reason": promotion.reason, "region": None, "actor": actor}
     return Event(kind="promotion", subject=promotion.id, message=f"aborted by {by}", detail=detail)

@@ -37,6 +37,9 @@ from serving.regions.deciding.rollout_state import (
     Rollout,
     Save,
     Server,
+    pause,
+    release_hold,
+    resume,
     same_phase,
 )
 from serving.regions.deciding.timing import DEFAULT_TIMING, Timing
@@ -80,6 +83,7 @@ class RolloutWorker(Worker):
         self._scoring = scoring
         self._credential = credential
         self._replays: dict[str, Replay] = {}
+        self._scores: dict[str, asyncio.Task[list[float]]] = {}
         self._effects: dict[Effect, Callable[[Rollout, Do], Awaitable[None]]] = {
             Effect.REPLICATE: self._replicate,
             Effect.LAUNCH: self._launch,
@@ -118,10 +122,10 @@ class RolloutWorker(Worker):
         if known.state in TERMINAL or known.ending is not None:
             return
         if known.held and not ordered.held:
-            known = replace(known, held=False, earlier=ordered.earlier, regions=ordered.regions)
+            known = replace(release_hold(known, self._clock()), earlier=ordered.earlier, regions=ordered.regions)
             self._save(Save(rollout=known, message="its turn has come"))
         if known.paused != ordered.paused:
-            known = replace(known, paused=ordered.paused)
+            known = (pause if ordered.paused else resume)(known, self._clock())
             self._save(Save(rollout=known, message="paused" if known.paused else "resumed"))
         if known.promoted_by is None and ordered.promoted_by is not None:
             message = f"promoted without waiting for more evidence by {ordered.promoted_by}"
@@ -176,7 +180,7 @@ class RolloutWorker(Worker):
     async def _advance(self, id: str) -> None:
         rollout = self._read(id)
         stats = await self._serving.stats(rollout.release.model) if rollout.state in _COUNTED else None
-        scores = await self._score(rollout)
+        scores = self._new_scores(rollout)
         # Nothing is awaited between reading, deciding and saving: a request to abort is never overwritten.
         rollout = self._read(id)
         if rollout.settled:
@@ -193,11 +197,27 @@ class RolloutWorker(Worker):
         else:
             await self._effects[action.effect](rollout, action)
 
-    async def _score(self, rollout: Rollout) -> list[float]:
-        """Scores of the completions that were mirrored since the last look."""
+    def _new_scores(self, rollout: Rollout) -> list[float]:
+        """Scores that are ready. They are made beside: a scorer that hangs must not keep anybody from judging."""
         if self._scoring is None or rollout.state not in (SHADOW, CANARY) or rollout.policy.completions_share == 0:
             return []
-        return await self._scoring.scores(rollout.release.model, rollout.policy.completion_scorer)
+        under_way = self._scores.get(rollout.id)
+        if under_way is not None and not under_way.done():
+            return []
+        scoring = self._scoring.scores(rollout.release, rollout.policy.completion_scorer)
+        self._scores[rollout.id] = asyncio.create_task(scoring, name=f"scores of {rollout.id}")
+        try:
+            return [] if under_way is None else under_way.result()
+        except FlightpathError as failure:
+            logger.warning("scores of %s: %s", rollout.id, failure)
+            return []
+
+    async def close(self) -> None:
+        scores = list(self._scores.values())
+        for task in scores:
+            task.cancel()
+        await asyncio.gather(*scores, return_exceptions=True)
+        await super().close()
 
     def _observe(self, rollout: Rollout) -> Observation:
         candidate = self._launcher.status(rollout.release.id)
@@ -212,6 +232,7 @@ class RolloutWorker(Worker):
             candidate_note=candidate.note,
             previous=Server.ABSENT if previous is None else previous.state,
             previous_note="" if previous is None else previous.note,
+            previous_degraded=previous is not None and previous.degraded,
             live=live,
             live_version=version,
             served_elsewhere=bool(self._peers.serving(rollout.release.model)),
@@ -304,7 +325,7 @@ class RolloutWorker(Worker):
     async def _launch_previous(self, rollout: Rollout, _: Do) -> None:
         if rollout.previous is not None:
             await self._serving.prepare(rollout.previous)
-            await self._serving.launch(rollout.previous, restart=False)
+            await self._serving.launch(rollout.previous, restart=True)
 
     async def _restore_weights(self, rollout: Rollout, _: Do) -> None:
         await self._serving.push(rollout.release.model)
@@ -320,6 +341,7 @@ class RolloutWorker(Worker):
         if release_id is not None and release_id not in self._serving.wanted(without=rollout.id):
             await self._launcher.stop(release_id)
         self._replays.pop(rollout.id, None)
+        self._scores.pop(rollout.id, None)
         self._change(rollout, lambda now: replace(now, settled=True), "settled")
 
     async def _wait(self, rollout: Rollout, _: Do) -> None:

@@ -7,6 +7,7 @@ from serving.errors import FlightpathError
 from serving.regions.deciding.completion_score import greedy_agreement
 from serving.regions.servers.scorer import ScorerProcess
 from serving.regions.traffic.gateway_traffic import TrafficBackend
+from serving.releases import Release
 
 logger = logging.getLogger(__name__)
 
@@ -18,20 +19,24 @@ class Scoring:
         self._traffic = traffic
         self._timeout_s = timeout_s
         self._seen: dict[str, tuple[str, int]] = {}
+        self._scored: dict[str, str] = {}
         self._scorers: dict[str, ScorerProcess] = {}
 
-    async def scores(self, model: str, scorer: str) -> list[float]:
+    async def scores(self, release: Release, scorer: str) -> list[float]:
         """Of the pairs that came since the last call; a pair that cannot be scored says nothing.
 
-        Raises what the gateway raises.
+        The first call for a release only lets go of what is there: it was another candidate's. Raises what the gateway
+        raises.
         """
+        model = release.model
         boot_id, after = self._seen.get(model, ("", 0))
         pairs = await self._traffic.pairs(model, after=after)
         if pairs.boot_id != boot_id and after:
             # Another gateway counts from 1 again.
             pairs = await self._traffic.pairs(model, after=0)
-        scores = []
-        for pair in pairs.pairs:
+        known, scores = self._scored.get(model) == release.id, []
+        self._scored[model] = release.id
+        for pair in pairs.pairs if known else []:
             score = await self._score(pair, scorer)
             if score is not None:
                 scores.append(score)

@@ -133,8 +133,9 @@ def _lacking(rollout: Rollout, gates: list[GateResult]) -> str | None:
     requests = next(gate for gate in gates if gate.gate == "requests")
     if requests.status != PASSED:
         return f"{requests.measured:g} of {requests.allowed:g} requests"
-    if rollout.percent == _verdict_at(rollout) and verdict(gates, rollout.policy) != PASSED:
-        return f"no verdict on {missing(gates, rollout.policy)}"
+    alone = rollout.previous is None
+    if rollout.percent == _verdict_at(rollout) and verdict(gates, rollout.policy, alone=alone) != PASSED:
+        return f"no verdict on {missing(gates, rollout.policy, alone=alone)}"
     return None
 
 

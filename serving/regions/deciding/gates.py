@@ -40,6 +40,8 @@ FAILED: Final = "failed"
 INCONCLUSIVE: Final = "inconclusive"
 _ERROR_BUDGET: Final = "error budget"
 _AT_MOST: Final = frozenset({ERRORS, REFUSALS, LATENCY, ACCURACY, _ERROR_BUDGET})
+_COMPARED: Final = frozenset({AGREEMENT, ACCURACY, SCORE})
+"""They say nothing without a live version."""
 _PERPLEXITY: Final = "perplexity"
 _POINTS: Final = "points"
 """Percentage points, as a share: 0.01 is one."""
@@ -82,18 +84,24 @@ def failures(results: Sequence[GateResult]) -> list[GateResult]:
     return [result for result in results if result.status == FAILED]
 
 
-def verdict(results: Sequence[GateResult], policy: PromotionPolicy) -> str:
+def required(policy: PromotionPolicy, *, alone: bool) -> list[str]:
+    """The gates that must pass; `alone`, without a live version, only those that need none."""
+    return [gate for gate in policy.required_gates if not alone or gate not in _COMPARED]
+
+
+def verdict(results: Sequence[GateResult], policy: PromotionPolicy, *, alone: bool = False) -> str:
     """`failed` if any gate failed, `passed` if all that the policy requires passed, else `inconclusive`."""
     if failures(results):
         return FAILED
     statuses = {result.gate: result.status for result in results}
-    passed = all(statuses.get(gate) == PASSED for gate in policy.required_gates)
+    passed = all(statuses.get(gate) == PASSED for gate in required(policy, alone=alone))
     return PASSED if passed else INCONCLUSIVE
 
 
-def missing(results: Sequence[GateResult], policy: PromotionPolicy) -> str:
+def missing(results: Sequence[GateResult], policy: PromotionPolicy, *, alone: bool = False) -> str:
     """The required gates that have not passed, for a person."""
-    return ", ".join(r.gate for r in results if r.gate in policy.required_gates and r.status != PASSED)
+    wanted = required(policy, alone=alone)
+    return ", ".join(r.gate for r in results if r.gate in wanted and r.status != PASSED)
 
 
 _TESTS: Final = len(EVIDENCE_GATES) + 2

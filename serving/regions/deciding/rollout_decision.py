@@ -89,7 +89,7 @@ def _decide_starting(rollout: Rollout, seen: Observation, now: float) -> Action:
         return Save(rollout=enter(rollout, GOLDEN, now), message="server is ready, checking the golden set")
     if seen.candidate is Server.FAILED:
         return fail(rollout, [server_failed(f"the candidate's server did not start: {seen.candidate_note}")], now)
-    if now - rollout.steps[-1].started_at > rollout.policy.start_timeout_s:
+    if not rollout.held and now - rollout.steps[-1].started_at > rollout.policy.start_timeout_s:
         note = f"the candidate's server was not ready within {rollout.policy.start_timeout_s:g} s"
         return fail(rollout, [server_failed(note)], now)
     return Do(effect=Effect.LAUNCH if seen.candidate is Server.ABSENT else Effect.WAIT)

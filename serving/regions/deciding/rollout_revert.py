@@ -110,8 +110,8 @@ def _bring_previous_back(rollout: Rollout, seen: Observation, now: float) -> Act
     if seen.previous is Server.READY:
         return _make_previous_live(rollout, seen)
     late = now - rollout.steps[-1].started_at > rollout.policy.start_timeout_s
-    if seen.previous is Server.FAILED or late:
-        why = seen.previous_note if seen.previous is Server.FAILED else "it was not ready in time"
+    if seen.previous_degraded or late:
+        why = seen.previous_note or "it was not ready in time"
         failure = f"{rollout.region} keeps version {rollout.version}: the version before did not start again: {why}"
         kept = replace(
             close(rollout, [], now),
@@ -123,7 +123,9 @@ def _bring_previous_back(rollout: Rollout, seen: Observation, now: float) -> Act
             settled=True,
         )
         return Save(rollout=replace(kept, reason=failure), message=failure)
-    return Do(effect=Effect.LAUNCH_PREVIOUS if seen.previous is Server.ABSENT else Effect.WAIT)
+    # One that failed while it stood aside is started anew, until it has crashed too often.
+    gone = seen.previous in (Server.ABSENT, Server.FAILED)
+    return Do(effect=Effect.LAUNCH_PREVIOUS if gone else Effect.WAIT)
 
 
 def _make_previous_live(rollout: Rollout, seen: Observation) -> Save:

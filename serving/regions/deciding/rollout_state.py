@@ -78,6 +78,8 @@ class Rollout:
     recorded: Counters | None = None
     """What the live version did from then until it got no more traffic."""
     watch_until: float | None = None
+    paused_at: float | None = None
+    """Since when it is paused: that time counts neither as baking nor against the step."""
     paused: bool = False
     """An operator wants the present weights to stay; a failing gate takes them back all the same."""
     promoted_by: str | None = None
@@ -165,6 +167,8 @@ class Observation:
     """Why the candidate's server failed."""
     previous: Server = Server.ABSENT
     previous_note: str = ""
+    previous_degraded: bool = False
+    """Whether it crashed too often to be started again."""
     live: LiveModel | None = None
     live_version: int | None = None
     before_previous: str | None = None
@@ -234,6 +238,29 @@ def drained(rollout: Rollout, release: str, stats: Snapshot | None, now: float) 
 
 
 # Steps
+
+
+def pause(rollout: Rollout, now: float) -> Rollout:
+    return replace(rollout, paused=True, paused_at=now)
+
+
+def resume(rollout: Rollout, now: float) -> Rollout:
+    """Go on, with the present step's clock where it stood."""
+    return _shifted(replace(rollout, paused=False, paused_at=None), now - (rollout.paused_at or now))
+
+
+def release_hold(rollout: Rollout, now: float) -> Rollout:
+    """Its turn has come: the time in which its server may start begins now."""
+    started_at = rollout.steps[-1].started_at if rollout.steps else now
+    return _shifted(replace(rollout, held=False), now - started_at)
+
+
+def _shifted(rollout: Rollout, seconds: float) -> Rollout:
+    """The open step begins so much later."""
+    if not rollout.steps or rollout.steps[-1].finished_at is not None:
+        return rollout
+    last = replace(rollout.steps[-1], started_at=rollout.steps[-1].started_at + max(0.0, seconds))
+    return replace(rollout, steps=[*rollout.steps[:-1], last])
 
 
 def enter(rollout: Rollout, state: str, now: float, percent: int | None = None) -> Rollout:
