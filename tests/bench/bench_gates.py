@@ -21,7 +21,7 @@ from functools import partial
 from typing import Final
 
 from serving.regions.deciding.evidence import Window
-from serving.regions.deciding.gates import judge as judge_windows
+from serving.regions.deciding.evidence_gates import judge as judge_windows
 from serving.regions.deciding.policy import PromotionPolicy
 from tests.bench.gates_peers import PEERS
 from tests.bench.gates_promotion import CAP, INCONCLUSIVE, PASSED, REGIONS, ROLLED_BACK, End, promote

@@ -7,22 +7,19 @@ import pytest
 
 from serving.counters import Counters
 from serving.regions.deciding.evidence import Scores, Window
+from serving.regions.deciding.evidence_gates import Budget, judge, judge_error_budget, judge_requests
 from serving.regions.deciding.gates import (
     FAILED,
     INCONCLUSIVE,
     PASSED,
-    Budget,
     GateResult,
     failures,
     golden_not_judged,
     golden_unusable,
-    judge,
     judge_equal_ids,
-    judge_error_budget,
     judge_first_choices,
     judge_golden,
     judge_perplexity,
-    judge_requests,
     missing,
     server_failed,
 )

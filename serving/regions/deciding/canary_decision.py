@@ -10,16 +10,8 @@ from dataclasses import replace
 
 from serving.counters import Counters, Snapshot
 from serving.regions.deciding.evidence import Scores, Window
-from serving.regions.deciding.gates import (
-    INCONCLUSIVE,
-    PASSED,
-    GateResult,
-    failures,
-    judge,
-    judge_requests,
-    missing,
-    verdict,
-)
+from serving.regions.deciding.evidence_gates import judge, judge_requests
+from serving.regions.deciding.gates import INCONCLUSIVE, PASSED, GateResult, failures, missing, verdict
 from serving.regions.deciding.policy import BACK, GO
 from serving.regions.deciding.rollout_revert import fail, revert_inconclusive
 from serving.regions.deciding.rollout_state import (

@@ -9,7 +9,8 @@ before the candidate has passed its step at 100 %, and weights go back before th
 from dataclasses import replace
 
 from serving.regions.deciding.canary_decision import begin, decide_canary, decide_shadow
-from serving.regions.deciding.gates import GateResult, failures, judge_error_budget, server_failed
+from serving.regions.deciding.evidence_gates import judge_error_budget
+from serving.regions.deciding.gates import GateResult, failures, server_failed
 from serving.regions.deciding.rollout_revert import begin_revert, decide_revert, fail, take_back
 from serving.regions.deciding.rollout_state import (
     ABORTED,

@@ -7,7 +7,8 @@ change of the hour, so it takes more than the gate's margin beside the evidence 
 from dataclasses import replace
 
 from serving.regions.deciding.evidence import Window
-from serving.regions.deciding.gates import GateResult, failures, judge
+from serving.regions.deciding.evidence_gates import judge
+from serving.regions.deciding.gates import GateResult, failures
 from serving.regions.deciding.rollout_revert import request_revert
 from serving.regions.deciding.rollout_state import (
     WATCH,
