@@ -73,7 +73,7 @@ def demo(
         float, typer.Option(min=0, max=500, help="requests per second and region; 0: 40 images, 0.5 texts")
     ] = 0.0,
     policy: Annotated[
-        str, typer.Option(help="PromotionPolicy as JSON, a file of it, or few-users | language-models | replays")
+        str, typer.Option(help='PromotionPolicy as JSON or a file of it; {"preset": "few-users"} too')
     ] = "",
 ) -> None:
     """Release the next version to three local regions under real traffic."""

@@ -45,7 +45,7 @@ class DemoOptions:
     rate_per_s: float = 0.0
     """Requests per second that the users of each region send; 0: 40 for images, 0.5 for text."""
     policy: str = ""
-    """PromotionPolicy as JSON, a path to it or a preset's name; empty: the demo's own (demo_policy.py)."""
+    """PromotionPolicy as JSON, or a path to it; empty: the demo's own (demo_policy.py)."""
 
 
 def run_demo(settings: Settings, options: DemoOptions, console: Console) -> None:

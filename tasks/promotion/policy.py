@@ -54,7 +54,7 @@ REPLAYS = PromotionPolicy(bake_s=5.0, synthetic_after_s=0.0, synthetic_evidence=
 """Nobody uses the model yet: golden inputs that the agents replay are the evidence, and the report says so."""
 
 PRESETS = {"language-models": LANGUAGE_MODELS, "few-users": FEW_USERS, "replays": REPLAYS}
-"""What `--policy` takes by name."""
+"""What `--policy '{"preset": "few-users"}'` stands for."""
 
 
 def effective_policy(given: policy.PromotionPolicy, engine: str) -> policy.PromotionPolicy:
@@ -63,12 +63,14 @@ def effective_policy(given: policy.PromotionPolicy, engine: str) -> policy.Promo
 
 
 def _parsed(raw: Any) -> Any:
-    if not isinstance(raw, str):
-        return raw
-    if raw.strip() in PRESETS:
-        return PRESETS[raw.strip()].to_json()
+    """The policy as an object; `preset` names one of PRESETS, and what stands beside it changes that."""
     try:
-        return json.loads(raw)
+        policy = json.loads(raw) if isinstance(raw, str) else raw
     except ValueError as broken:
-        expected = f"a JSON object, or one of {', '.join(PRESETS)}"
-        raise InvalidInput("policy cannot be read", got=raw, expected=expected) from broken
+        raise InvalidInput("policy cannot be read", got=raw, expected="a JSON object") from broken
+    if not isinstance(policy, dict) or "preset" not in policy:
+        return policy
+    changes = {name: value for name, value in policy.items() if name != "preset"}
+    if policy["preset"] not in PRESETS:
+        raise InvalidInput("preset of the policy is unknown", got=policy["preset"], expected=" | ".join(PRESETS))
+    return {**PRESETS[policy["preset"]].to_json(), **changes}

@@ -1,8 +1,10 @@
 """A promotion policy names the field that is wrong."""
 
+import dataclasses
 import json
 import math
-from typing import Any
+import typing
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -236,13 +238,28 @@ def test_the_command_line_gets_one_line_and_exit_code_1(capsys: pytest.CaptureFi
 
 
 def test_the_command_line_takes_a_preset_by_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert flyte.PromotionPolicy.from_json("few-users") == flyte.FEW_USERS
+    assert flyte.PromotionPolicy.from_json('{"preset": "few-users"}') == flyte.FEW_USERS
+    changed = flyte.PromotionPolicy.from_json('{"preset": "replays", "bake_s": 2}')
+    assert (changed.bake_s, changed.synthetic_evidence) == (2, True)
     assert flyte.FEW_USERS.on_inconclusive == "hold"
     with pytest.raises(StageError):
-        flyte.PromotionPolicy.from_json("no-users")
-    assert "expected a JSON object, or one of language-models, few-users, replays" in capsys.readouterr().err
+        flyte.PromotionPolicy.from_json('{"preset": "no-users"}')
+    assert "got no-users, expected language-models | few-users | replays" in capsys.readouterr().err
 
 
 def test_the_command_line_reads_a_policy() -> None:
     policy = flyte.PromotionPolicy.from_json('{"steps_percent": [10, 100], "drain_s": 1.5}')
     assert (policy.steps_percent, policy.drain_s) == ([10, 100], 1.5)
+
+
+def test_fields_that_flytekit_has_rewritten_are_read_all_the_same() -> None:
+    lists = [entry for entry in dataclasses.fields(flyte.PromotionPolicy) if get_args(entry.type)]
+    before = {entry.name: entry.type for entry in lists}
+    try:
+        for entry in lists:
+            entry.type = typing.List[get_args(entry.type)[0]]  # type: ignore[assignment, misc]  # noqa: UP006  # as flytekit does
+        policy = flyte.PromotionPolicy.from_json('{"steps_percent": [10, 100], "required_gates": ["errors"]}')
+        assert policy.steps_percent == [10, 100]
+    finally:
+        for entry in lists:
+            entry.type = before[entry.name]

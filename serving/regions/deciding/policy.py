@@ -194,7 +194,7 @@ class PromotionPolicy:
         for entry in fields(cls):
             if entry.name in raw and not _fits(raw[entry.name], entry.type):
                 got = repr(raw[entry.name])[:100]
-                raise InvalidInput(f"{entry.name} of the policy is malformed", got=got, expected=_KINDS[entry.type])
+                raise InvalidInput(f"{entry.name} of the policy is malformed", got=got, expected=_described(entry.type))
         return cls._make(raw)
 
     @classmethod
@@ -224,14 +224,13 @@ class PromotionPolicy:
 
 _LARGEST: Final = 1e12
 """No number of a policy is larger; JSON has larger ones, and 1e999 for infinity."""
-_KINDS: Final[dict[Any, str]] = {
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    bool: "true or false",
-    list[int]: "whole numbers",
-    list[str]: "texts",
-}
+_KINDS: Final[dict[Any, str]] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+_LISTS: Final[dict[Any, str]] = {int: "a list of whole numbers", str: "a list of texts"}
+
+
+def _described(kind: Any) -> str:
+    items = get_args(kind)
+    return _LISTS[items[0]] if items else _KINDS[kind]
 
 
 def _fits(value: object, kind: Any) -> bool:
@@ -239,8 +238,9 @@ def _fits(value: object, kind: Any) -> bool:
     if kind in (int, float):
         numbers = (int, float) if kind is float else int
         return isinstance(value, numbers) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
-    if kind in (list[int], list[str]):
-        return isinstance(value, list) and all(_fits(item, get_args(kind)[0]) for item in value)
+    # flytekit writes `typing.List[int]` into the fields of the dataclass that it carries: not equal to `list[int]`.
+    if items := get_args(kind):
+        return isinstance(value, list) and all(_fits(item, items[0]) for item in value)
     return isinstance(value, kind)
 
 
