@@ -3,7 +3,8 @@
 Requests are drawn one by one, independently of each other: no hours of the day, no bursts of errors that belong
 together, no caches that warm up. A request fails, is refused, or is answered after a lognormal time; where a scenario
 has labels, every answer gets one. The candidate's share is exactly the step's. A latency goes to the bucket that the
-growth of their bounds gives it, within the rounding of a bound to five digits.
+growth of their bounds gives it, within the rounding of a bound to five digits. Scenarios share their seeds, so what
+happens by chance in one happens in others too.
 """
 
 import math
