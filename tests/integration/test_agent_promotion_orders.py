@@ -20,7 +20,6 @@ from tests.fakes.regions import (
     make_rollback,
     make_topology,
     part,
-    reached,
     running_regions,
 )
 
@@ -99,10 +98,9 @@ async def test_what_was_aborted_is_tried_again_without_a_new_release(tmp_path: P
         assert aborted["reason"] == "aborted by promoter for flyte p/d/e of ann"
         again = await ann.retry_promotion("rel-2")
         assert (again["id"], again["attempt"], again["release"], again["version"]) == ("rel-2.2", 2, "rel-2", 2)
-        await reached(agent, "rel-2.2", "home", "canary")
-        for _ in range(40):
-            await infer(topology, "home")
-        ended = await finished(agent, "rel-2.2")
+        async with asyncio.timeout(90):
+            while (ended := await agent.get_promotion("rel-2.2"))["state"] == "running":
+                await infer(topology, "home")
         assert (ended["state"], await infer(topology, "home")) == ("live", (200, "rel-2", "home"))
         rollback = await ann.put_rollback("b", make_rollback())
         assert rollback["actor"] == "promoter for flyte p/d/e of ann"
