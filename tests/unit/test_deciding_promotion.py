@@ -290,3 +290,11 @@ def test_an_order_is_the_same_when_release_policy_and_regions_are() -> None:
     assert same_order(promotion(), order)
     for change in ({"release": make_release("rel-3")}, {"policy": PromotionPolicy(bake_s=1.0)}, {"regions": ["one"]}):
         assert not same_order(promotion(), replace(order, **change))
+
+
+def test_a_promotion_that_is_over_is_found_again_whatever_the_policy() -> None:
+    over = promotion(state=LIVE)
+    order = Order(release=make_release(), policy=PromotionPolicy(bake_s=1.0), regions=REGIONS)
+    assert same_order(over, order)
+    for change in ({"release": make_release("rel-3")}, {"regions": ["one"]}):
+        assert not same_order(over, replace(order, **change))

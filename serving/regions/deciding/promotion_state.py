@@ -60,7 +60,10 @@ _KNOWN: Final = frozenset(entry.name for entry in fields(Promotion))
 
 
 def same_order(promotion: Promotion, order: "Order") -> bool:
-    return (promotion.release, promotion.policy, promotion.regions) == (order.release, order.policy, order.regions)
+    """Whether the order asks for this promotion: once it is over, its policy decides nothing any more."""
+    if (promotion.release, promotion.regions) != (order.release, order.regions):
+        return False
+    return promotion.state != RUNNING or promotion.policy == order.policy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
