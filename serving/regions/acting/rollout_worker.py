@@ -341,7 +341,10 @@ class RolloutWorker(Worker):
         if release_id is not None and release_id not in self._serving.wanted(without=rollout.id):
             await self._launcher.stop(release_id)
         self._replays.pop(rollout.id, None)
-        self._scores.pop(rollout.id, None)
+        scores = self._scores.pop(rollout.id, None)
+        if scores is not None:
+            # Nobody asks for them any more, and a scorer that hangs must not outlive the rollout.
+            scores.cancel()
         self._change(rollout, lambda now: replace(now, settled=True), "settled")
 
     async def _wait(self, rollout: Rollout, _: Do) -> None:
