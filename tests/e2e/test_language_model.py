@@ -21,7 +21,7 @@ from tests.fakes.damage import (
     write_json,
 )
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(2400)
 
 _RELEASE = "llama-stdlib-1"
 _MODEL = "llama-stdlib"
