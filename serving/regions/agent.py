@@ -14,8 +14,7 @@ import logging
 import os
 import socket
 import sys
-import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -31,6 +30,9 @@ from serving.regions.acting.rollback_worker import RollbackWorker
 from serving.regions.acting.rollout_worker import RolloutWorker, replication_lag_s
 from serving.regions.acting.scoring import Scoring
 from serving.regions.acting.serving_state import ServingState
+from serving.regions.acting.steady_clock import SteadyClock
+from serving.regions.acting.supervision import Loops
+from serving.regions.acting.threads import in_own_thread
 from serving.regions.deciding.timing import DEFAULT_TIMING
 from serving.regions.places.client import AgentClient
 from serving.regions.places.peers import Peers
@@ -84,15 +86,19 @@ class Agent:
         *,
         launch: LaunchSettings | None = None,
         listen: tuple[str, int] | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.region = topology.region(region_name)
         self._topology = topology
         self._launch = launch
         self._listen = listen or (_HOST, urlsplit(self.region.agent_url).port or 80)
-        self._clock = clock
+        self._given_clock = clock
         self._stack = contextlib.AsyncExitStack()
         self._stopping = asyncio.Event()
+        self._timing = DEFAULT_TIMING
+        self.loops = Loops(
+            logger, first_backoff_s=self._timing.first_backoff_s, max_backoff_s=self._timing.max_backoff_s
+        )
 
     async def start(self) -> None:
         """Take the region's lock, adopt what runs, go on with what was under way, then answer calls.
@@ -107,28 +113,54 @@ class Agent:
 
     async def _start(self) -> None:
         self._stack.enter_context(RegionLock(self.region))
+        self._stack.push_async_callback(self.loops.close)
         listener = self._stack.enter_context(self._bind())
+        self._clock = self._given_clock or await self._start_clock()
         tokens = {role: TokenFolder(folder=self._topology.token_folder).read(role) for role in ROLES}
-        self.registry = Registry(self.region.registry_url, clock=self._clock)
-        self._stack.callback(self.registry.close)
+        self.registry = await asyncio.to_thread(Registry, self.region.registry_url, clock=self._clock)
+        self._stack.push_async_callback(self._close_registry)
         self._build(tokens)
+        self._stack.push_async_callback(self.serving.close)
         await self.peers.ask()
         await self._adopt()
-        self._run(self.launcher.supervise())
-        self.rollbacks.resume()
-        self._stack.push_async_callback(self.rollbacks.close)
-        self.rollouts.resume()
-        self._stack.push_async_callback(self.rollouts.close)
-        self._run(self.serving.keep())
-        self._run(self.peers.keep())
-        if self.promotion_leader is not None and self.rollback_leader is not None:
-            self.rollback_leader.resume()
-            self._stack.push_async_callback(self.rollback_leader.close)
-            self.promotion_leader.resume()
-            self._stack.push_async_callback(self.promotion_leader.close)
+        workers = [self.rollbacks, self.rollouts, self.rollback_leader, self.promotion_leader]
+        for worker in workers:
+            if worker is not None:
+                self._stack.push_async_callback(worker.close)
+                await worker.resume()
+        self._keep_up()
         server = WebServer(self._api(tokens).app(), _LIMITS)
         await server.start(listener)
         self._stack.push_async_callback(server.drain)
+
+    async def _start_clock(self) -> SteadyClock:
+        clock = SteadyClock(self.region.state_folder / "clock.json")
+
+        async def save() -> None:
+            await asyncio.to_thread(clock.save)
+
+        await save()
+        self.loops.repeat("clock", save, every_s=self._timing.clock_save_s, stuck_after_s=self._timing.stuck_after_s)
+        return clock
+
+    def _keep_up(self) -> None:
+        """What goes on as long as the agent lives."""
+        timing, stuck_after_s = self._timing, self._timing.stuck_after_s
+        self.loops.keep("model servers", self.launcher.supervise, stuck_after_s=stuck_after_s)
+        self.loops.repeat(
+            "serving", self.serving.look_after, every_s=timing.serving_pass_s, stuck_after_s=stuck_after_s
+        )
+        self.loops.repeat("peers", self.peers.ask, every_s=timing.peers_poll_s, stuck_after_s=stuck_after_s)
+
+    def _stuck(self) -> list[str]:
+        busy_s = self.registry.busy_s()
+        registry = [f"registry: a call has not ended for {busy_s:.0f} s"] if busy_s > self._timing.stuck_after_s else []
+        return [*registry, *self.loops.stuck()]
+
+    async def _close_registry(self) -> None:
+        """A database that hangs keeps no agent from ending."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(in_own_thread(self.registry.close), self._timing.registry_close_s)
 
     def _build(self, tokens: dict[str, str]) -> None:
         region, others = self.region, [r for r in self._topology.regions if r.name != self.region.name]
@@ -142,7 +174,7 @@ class Agent:
         )
         self.peers = Peers(others, tokens["peer"])
         traffic = GatewayTraffic(region.gateway_url, tokens["gateway"])
-        self.scoring = Scoring(traffic, timeout_s=DEFAULT_TIMING.scorer_timeout_s)
+        self.scoring = Scoring(traffic, timeout_s=self._timing.scorer_timeout_s)
         self._stack.push_async_callback(self.scoring.close)
         self.replicator = Replicator(region=region, key_folder=self._topology.key_folder)
         self.serving = ServingState(
@@ -211,21 +243,16 @@ class Agent:
     def _note_restart(self, release: str, why: str) -> None:
         self.metrics.server_restarts.labels(release=release).inc()
         event = Event(kind="server", subject=release, message=f"started again: {why}", detail={"reason": why})
-        self.registry.write(event)
+        self.serving.note(event)
 
     async def _adopt(self) -> None:
         """Take over running servers and end those that nobody wants."""
-        self.replicator.sweep()
-        wanted = self.serving.wanted()
+        await asyncio.to_thread(self.replicator.sweep)
+        wanted = await self.registry.run(self.serving.wanted)
         for name in await self.launcher.adopt():
             if name not in wanted:
                 logger.info("ending the server of %s, which nobody wants", name)
                 await self.launcher.stop(name)
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        """A task that ends with the agent."""
-        task = asyncio.create_task(work)
-        self._stack.push_async_callback(_end_task, task)
 
     def _bind(self) -> socket.socket:
         """Taken before anything is touched: an agent that cannot be reached must not work either."""
@@ -252,6 +279,7 @@ class Agent:
             describe_region=self.describe,
             metrics=self.metrics,
             servers=self._server_urls,
+            stuck=self._stuck,
             stopping=self._stopping,
         )
 
@@ -303,12 +331,6 @@ class Agent:
         """Answer what is being asked, stop working; model servers stay."""
         self._stopping.set()
         await self._stack.aclose()
-
-
-async def _end_task(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 async def serve(topology: Topology, region_name: str, listen: tuple[str, int] | None = None) -> int:

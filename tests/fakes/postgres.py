@@ -8,8 +8,12 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
+
+import psutil
 
 from tests.fakes.ports import free_port
 
@@ -96,6 +100,31 @@ class Postgres:
         if os.geteuid() != 0:
             return command
         return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *command]
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Stopped for a while: connections are cut, and new ones are refused."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(timeout=60)
+        try:
+            yield
+        finally:
+            self._start(self._root / "data")
+
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        """Alive and silent for a while, in the midst of whatever it does."""
+        assert self._process is not None
+        server = psutil.Process(self._process.pid)
+        family = [server, *server.children(recursive=True)]
+        for process in family:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in family:
+                process.resume()
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None and self._process.poll() is None:

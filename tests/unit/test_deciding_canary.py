@@ -1,6 +1,7 @@
 """What a rollout does in its shadow and in each canary step, decision by decision."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -204,6 +205,30 @@ def test_the_word_go_ends_a_shadow_with_a_note() -> None:
 def test_a_canary_waits_for_its_weights_and_for_the_gateway() -> None:
     assert decide_canary(canary(baseline=None), ready(EMPTY), 120.0) == Do(effect=Effect.SHIFT_WEIGHTS)
     assert decide_canary(canary(), ready(None), 500.0) == WAIT
+
+
+STEP_S = POLICY.step_timeout_s
+
+
+@pytest.mark.parametrize(("rollout", "decide"), [(shadow, decide_shadow), (canary, decide_canary)])
+def test_weights_that_the_gateway_never_takes_are_not_waited_for_longer_than_users(rollout: Any, decide: Any) -> None:
+    waiting = rollout(baseline=None)
+    assert decide(waiting, ready(None), BEGAN + STEP_S) == Do(effect=Effect.SHIFT_WEIGHTS)
+    back = saved(decide(waiting, ready(None), BEGAN + STEP_S + 1)).rollout
+    assert (back.ending, back.weights_at) == (ROLLED_BACK, None)
+    assert f"the gateway did not take the weights for {STEP_S + 1:.0f} s" in back.reason
+    paused = rollout(baseline=None, paused=True)
+    assert decide(paused, ready(None), BEGAN + STEP_S + 1) == Do(effect=Effect.SHIFT_WEIGHTS)
+
+
+@pytest.mark.parametrize(("rollout", "decide"), [(shadow, decide_shadow), (canary, decide_canary)])
+def test_a_gateway_is_silent_from_its_last_answer_however_long_the_step_has_been_on(rollout: Any, decide: Any) -> None:
+    late = BEGAN + 100 * STEP_S
+    assert decide(rollout(), ready(None, gateway_silent_s=STEP_S), late) == WAIT
+    back = saved(decide(rollout(), ready(None, gateway_silent_s=STEP_S + 1), late)).rollout
+    assert back.ending == ROLLED_BACK
+    assert f"the gateway told no counters for {STEP_S + 1:.0f} s" in back.reason
+    assert decide(rollout(paused=True), ready(None, gateway_silent_s=STEP_S + 1), late) == WAIT
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,15 @@ import pytest
 
 from serving.errors import InvalidInput
 from serving.regions.deciding.policy import PromotionPolicy
-from serving.regions.deciding.promotion_decision import Move, Next, decide_promotion, is_watched, reopened_by
+from serving.regions.deciding.promotion_decision import (
+    Move,
+    Next,
+    decide_promotion,
+    is_awaited,
+    is_watched,
+    overtaken_by,
+    reopened_by,
+)
 from serving.regions.deciding.promotion_state import (
     Order,
     Promotion,
@@ -87,9 +95,10 @@ def taking_back(scope: str = "all", **changes: Any) -> Promotion:
     return promotion(PromotionPolicy(rollback_scope=scope), **facts)
 
 
-def test_regions_are_taken_back_in_reverse() -> None:
+def test_regions_are_taken_back_side_by_side() -> None:
     parts = {"one": part(LIVE), "two": part("canary"), "three": part(ROLLED_BACK)}
-    assert decide_promotion(taking_back(parts=parts)) == Next(move=Move.TAKE_BACK, region="two")
+    both = Next(move=Move.TAKE_BACK, region="two", beside=("one",))
+    assert decide_promotion(taking_back(parts=parts)) == both
     parts["two"] = part(ABORTED)
     assert decide_promotion(taking_back(parts=parts)) == Next(move=Move.TAKE_BACK, region="one")
     parts["one"] = part(ROLLED_BACK)
@@ -298,3 +307,31 @@ def test_a_promotion_that_is_over_is_found_again_whatever_the_policy() -> None:
     assert same_order(over, order)
     for change in ({"release": make_release("rel-3")}, {"regions": ["one"]}):
         assert not same_order(over, replace(order, **change))
+
+
+@pytest.mark.parametrize("state", ["canary", "golden", LIVE])
+def test_a_region_that_goes_back_is_not_waited_for_before_the_others_do(state: str) -> None:
+    parts = {"one": {**part(state), "ending": ROLLED_BACK, "reason": "it is bad"}}
+    ending = Next(move=Move.END, region="one", state=ROLLED_BACK, reason="it is bad")
+    assert decide_promotion(promotion(PromotionPolicy(), parts=parts)) == ending
+
+
+def later(state: str, part_state: str, **changes: Any) -> Promotion:
+    return replace(promotion(PromotionPolicy(), parts={"one": part(part_state)}), id="later", state=state, **changes)
+
+
+def test_what_a_later_promotion_put_live_is_not_taken_back_for_an_earlier_one() -> None:
+    assert overtaken_by("one", [later(LIVE, LIVE)]) == "later"
+    assert overtaken_by("one", [later(ROLLED_BACK, LIVE)]) == "later"
+    assert overtaken_by("two", [later(LIVE, LIVE)]) is None
+    assert overtaken_by("one", [later(ROLLED_BACK, ROLLED_BACK)]) is None
+    assert overtaken_by("one", [later("running", LIVE)]) is None
+    assert overtaken_by("one", [later(ROLLED_BACK, LIVE, owed=["one"])]) is None
+
+
+def test_a_debt_waits_for_a_later_promotion_that_is_at_work_in_the_region() -> None:
+    assert is_awaited("one", [later("running", "canary")])
+    assert is_awaited("one", [later("running", LIVE)])
+    assert not is_awaited("one", [later("running", "queued")])
+    assert not is_awaited("two", [later("running", "canary")])
+    assert not is_awaited("one", [later(ROLLED_BACK, ROLLED_BACK)])

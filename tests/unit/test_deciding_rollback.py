@@ -13,6 +13,7 @@ from serving.regions.deciding.rollback_order import (
     Asked,
     RollbackOrder,
     end_promotion,
+    forgive,
     newest_release,
     note_part,
     note_refusal,
@@ -422,7 +423,7 @@ def test_an_order_that_was_over_keeps_how_it_ended() -> None:
 )
 def test_a_rollback_ends_a_promotion_and_its_regions(before: str, after: str) -> None:
     part = {"region": "one", "state": before, "changed": True, "percent": 5, "settled": False, "steps": []}
-    ended = end_promotion(promotion({"one": part}), "rollback b", 110.0)
+    ended = end_promotion(promotion({"one": part}), "rollback b", 110.0, told=["one"])
     over = {"state": after, "percent": None, "reason": "rollback b", "finished_at": 110.0, "settled": True}
     assert ended == replace(
         promotion({"one": part | over}), state=ABORTED, ending=ABORTED, reason="rollback b", finished_at=110.0, owed=[]
@@ -432,7 +433,19 @@ def test_a_rollback_ends_a_promotion_and_its_regions(before: str, after: str) ->
 @pytest.mark.parametrize(("state", "changed"), [(ROLLED_BACK, True), (ABORTED, True), (LIVE, False)])
 def test_a_region_that_is_over_or_was_not_changed_is_left(state: str, changed: bool) -> None:
     part = {"region": "one", "state": state, "changed": changed, "percent": 5}
-    assert end_promotion(promotion({"one": part}), "rollback b", 110.0).parts == {"one": part}
+    assert end_promotion(promotion({"one": part}), "rollback b", 110.0, told=["one"]).parts == {"one": part}
+
+
+def test_regions_that_a_rollback_does_not_name_owe_the_end_of_what_was_under_way_there() -> None:
+    under_way = {"state": CANARY, "changed": True, "revert_failure": None}
+    parts = {"one": {**under_way, "state": LIVE}, "two": under_way, "three": {**under_way, "state": ABORTED}}
+    ended = end_promotion(promotion(parts), "rollback b", 110.0, told=[])
+    assert (ended.owed, ended.parts) == (["two"], parts)
+
+
+def test_a_rollback_forgives_the_debts_of_the_regions_that_it_names() -> None:
+    before = replace(promotion({}), owed=["one", "two"], watching=True)
+    assert forgive(before, told=["one"]) == replace(before, owed=["two"], watching=False)
 
 
 def promotion(parts: dict[str, Any]) -> Promotion:

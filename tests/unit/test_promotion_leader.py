@@ -12,6 +12,7 @@ from serving.errors import Conflict, Unreachable
 from serving.regions.acting.metrics import AgentMetrics
 from serving.regions.acting.promotion_leader import PromotionLeader
 from serving.regions.acting.promotion_orders import PromotionOrders
+from serving.regions.deciding.promotion_state import read_promotion
 from serving.regions.deciding.timing import Timing
 from serving.regions.places.topology import Region, Topology
 from serving.regions.registry.registry import Event, Registry
@@ -120,7 +121,7 @@ class Home:
     async def restart(self) -> None:
         await self.leader.close()
         self._make()
-        self.leader.resume()
+        await self.leader.resume()
 
     async def order(self, **policy: Any) -> None:
         write_bundle(self.root / "bundle", self.root / "keys")
@@ -133,9 +134,9 @@ class Home:
 
     async def finished(self, id: str = "p-1") -> dict[str, Any]:
         async with asyncio.timeout(30):
-            while self.orders.running(id):
+            while await self.orders.running(id):
                 await asyncio.sleep(0.001)
-        return self.orders.show(id)
+        return await self.orders.show(id)
 
 
 def _region(name: str, root: Path) -> Region:
@@ -246,7 +247,7 @@ async def test_an_abort_is_carried_out_by_the_next_home_agent(tmp_path: Path) ->
         while "order two" not in at_home.calls:
             await asyncio.sleep(0.001)
         await at_home.leader.close()
-        at_home.orders.abort("p-1", actor="operator")
+        await at_home.orders.abort("p-1", actor="operator")
         await at_home.restart()
         promotion = await at_home.finished()
     assert (promotion["state"], states(promotion)) == ("aborted", ["rolled_back", "aborted", "queued"])
@@ -260,17 +261,17 @@ async def test_a_silent_region_ends_the_promotion_and_is_taken_back_when_it_answ
             await asyncio.sleep(0.001)
         at_home.regions["two"].away = True
         async with asyncio.timeout(30):
-            while at_home.orders.running("p-1"):
+            while await at_home.orders.running("p-1"):
                 at_home.now += 1.0
                 await asyncio.sleep(0.001)
-        promotion = at_home.orders.show("p-1")
+        promotion = await at_home.orders.show("p-1")
         assert promotion["state"] == "rolled_back"
         assert promotion["reason"].startswith("two did not answer for 10 s")
         assert states(promotion) == ["rolled_back", "canary", "queued"]
         await at_home.restart()
         at_home.regions["two"].away = False
         async with asyncio.timeout(30):
-            while states(at_home.orders.show("p-1"))[1] != "aborted":
+            while states(await at_home.orders.show("p-1"))[1] != "aborted":
                 await asyncio.sleep(0.001)
 
 
@@ -290,7 +291,7 @@ async def test_following_keeps_the_lease(tmp_path: Path) -> None:
         await at_home.order(on_follower_lost="rollback", follower_lease_s=60.0)
         for _ in range(5):
             at_home.now += 50.0
-            at_home.orders.show("p-1")
+            await at_home.orders.show("p-1")
             await asyncio.sleep(0.01)
         at_home.regions["one"].stalls = False
         assert (await at_home.finished())["state"] == "live"
@@ -317,15 +318,15 @@ async def test_a_pause_reaches_the_region_and_stops_before_the_next(tmp_path: Pa
         await at_home.order()
         while "order one" not in at_home.calls:
             await asyncio.sleep(0.001)
-        at_home.orders.pause("p-1", actor="promoter for ann")
+        await at_home.orders.pause("p-1", actor="promoter for ann")
         while not (orders := at_home.regions["one"].orders) or not orders[-1]["paused"]:
             await asyncio.sleep(0.001)
         at_home.regions["one"].stalls = False
-        while states(at_home.orders.show("p-1"))[0] != "live":
+        while states(await at_home.orders.show("p-1"))[0] != "live":
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.05)
         assert not at_home.regions["two"].orders
-        assert at_home.orders.resume("p-1", actor="promoter for ann")["paused"] is False
+        assert (await at_home.orders.resume("p-1", actor="promoter for ann"))["paused"] is False
         promotion = await at_home.finished()
     assert states(promotion) == ["live"] * 3
 
@@ -334,7 +335,7 @@ async def test_a_persons_word_reaches_every_region_that_follows(tmp_path: Path) 
     async with home(tmp_path) as at_home:
         at_home.regions["one"].stalls = True
         await at_home.order()
-        shown = at_home.orders.promote("p-1", actor="operator for ann")
+        shown = await at_home.orders.promote("p-1", actor="operator for ann")
         assert shown["promoted_by"] == "operator for ann"
         at_home.regions["one"].stalls = False
         await at_home.finished()
@@ -348,7 +349,7 @@ async def test_what_has_finished_is_not_paused_resumed_or_promoted(tmp_path: Pat
         await at_home.finished()
         for what in (at_home.orders.pause, at_home.orders.resume, at_home.orders.promote):
             with pytest.raises(Conflict, match="got live, expected one that is running"):
-                what("p-1", actor="operator")
+                await what("p-1", actor="operator")
 
 
 async def test_a_failed_promotion_is_tried_again_under_an_id_of_its_own(tmp_path: Path) -> None:
@@ -367,7 +368,7 @@ async def test_a_failed_promotion_is_tried_again_under_an_id_of_its_own(tmp_path
         assert (promotion["state"], promotion["version"], promotion["actor"]) == ("live", 1, "promoter for ann")
         with pytest.raises(Conflict, match="not to be tried again"):
             await at_home.orders.retry("rel-1.2", actor="promoter")
-        assert at_home.orders.show("p-1")["state"] == "rolled_back"
+        assert (await at_home.orders.show("p-1"))["state"] == "rolled_back"
 
 
 async def test_another_attempt_takes_no_name_of_another_release_and_none_that_is_too_long(tmp_path: Path) -> None:
@@ -409,8 +410,8 @@ async def test_the_journal_names_who_ordered_each_change(tmp_path: Path) -> None
     async with home(tmp_path) as at_home:
         at_home.regions["one"].stalls = True
         await at_home.order()
-        at_home.orders.pause("p-1", actor="promoter for ann")
-        at_home.orders.abort("p-1", actor="operator for bob")
+        await at_home.orders.pause("p-1", actor="promoter for ann")
+        await at_home.orders.abort("p-1", actor="operator for bob")
         promotion = await at_home.finished()
         entries = at_home.registry.events(kind="promotion", subject="p-1")
     named = [(entry["message"], entry["detail"].get("actor")) for entry in entries]
@@ -429,7 +430,7 @@ async def test_a_region_that_goes_back_while_it_watches_takes_the_others_along(t
         assert (promotion["state"], promotion["watching"]) == ("live", True)
         at_home.regions["two"].regrets = True
         async with asyncio.timeout(30):
-            while (promotion := at_home.orders.show("p-1"))["state"] != "rolled_back":
+            while (promotion := await at_home.orders.show("p-1"))["state"] != "rolled_back":
                 await asyncio.sleep(0.001)
     assert (promotion["reason"], states(promotion)) == ("it turned bad", ["rolled_back"] * 3)
     assert at_home.calls[3:] == ["revert three", "revert one"]
@@ -447,7 +448,7 @@ async def test_a_region_that_goes_back_while_the_next_is_at_work_ends_the_promot
             while at_home.regions["two"].part is None:
                 await asyncio.sleep(0.001)
         if paused:
-            at_home.orders.pause("p-1", actor="promoter")
+            await at_home.orders.pause("p-1", actor="promoter")
         at_home.regions["one"].regrets = True
         at_home.now += 1.0
         promotion = await at_home.finished()
@@ -475,7 +476,7 @@ async def test_a_rollback_that_comes_while_a_region_is_asked_ends_the_watch(tmp_
         at_home.regions["one"].get_rollout = rolled_back_meanwhile  # type: ignore[method-assign]  # in the midst of it
         await asyncio.wait_for(answered.wait(), 30)
         await asyncio.sleep(0.05)
-        promotion = at_home.orders.show("p-1")
+        promotion = await at_home.orders.show("p-1")
     assert (promotion["state"], promotion["watching"]) == ("live", False)
     assert not [call for call in at_home.calls if call.startswith("revert")]
 
@@ -484,7 +485,7 @@ async def test_what_an_earlier_agent_said_of_its_region_is_shown_with_todays_fie
     async with home(tmp_path) as at_home:
         await at_home.order()
         await at_home.finished()
-        told = at_home.orders.show("p-1")["regions"][0]
+        told = (await at_home.orders.show("p-1"))["regions"][0]
         assert "paused" not in (at_home.regions["one"].part or {})
         assert (told["paused"], told["waiting_for"], told["watching"]) == (False, None, False)
 
@@ -494,7 +495,7 @@ async def test_the_watch_ends_once_every_region_has_settled(tmp_path: Path) -> N
         await at_home.order()
         await at_home.finished()
         async with asyncio.timeout(30):
-            while at_home.orders.show("p-1")["watching"]:
+            while (await at_home.orders.show("p-1"))["watching"]:
                 await asyncio.sleep(0.001)
 
 
@@ -519,3 +520,44 @@ async def test_what_failed_before_a_newer_version_went_live_is_not_tried_again(t
         assert (await at_home.finished("p-2"))["version"] == 2
         with pytest.raises(Conflict, match=r"older than what is live, got version 1, and p-2 went live with version 2"):
             await at_home.orders.retry("p-1", actor="promoter")
+
+
+async def test_a_debt_is_dropped_once_a_later_promotion_is_live_in_the_region(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        at_home.regions["two"].away = True
+        await at_home.order(step_timeout_s=10.0, bake_s=0.0)
+        async with asyncio.timeout(30):
+            while await at_home.orders.running("p-1"):
+                at_home.now += 1.0
+                await asyncio.sleep(0.001)
+        document = at_home.registry.promotion("p-1")
+        assert document["owed"] == ["two"]
+        later = {**document, "id": "p-2", "state": "live", "owed": [], "ordered_at": at_home.now + 1.0}
+        later["parts"] = {"two": {**document["parts"]["two"], "state": "live", "settled": True}}
+        event = Event(kind="promotion", subject="p-2", message="ordered", detail={})
+        at_home.now += 1.0
+        at_home.registry.add_promotion("p-2", read_promotion(document).release, lambda version: later, event)
+        at_home.registry.save_promotion("p-2", later, running=False, events=[])
+        at_home.calls.clear()
+        at_home.regions["two"].away = False
+        async with asyncio.timeout(30):
+            while at_home.registry.promotion("p-1")["owed"]:
+                await asyncio.sleep(0.001)
+        told = [entry["message"] for entry in at_home.registry.events(kind="promotion", subject="p-1")]
+    assert at_home.calls == []
+    assert "two need not be taken back: p-2 is live there" in told
+
+
+async def test_a_dead_region_keeps_no_other_from_being_taken_back(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        at_home.regions["three"].stalls = True
+        await at_home.order(step_timeout_s=10.0, bake_s=0.0)
+        while "order three" not in at_home.calls:
+            await asyncio.sleep(0.001)
+        at_home.regions["two"].away = True
+        await at_home.orders.abort("p-1", actor="operator")
+        async with asyncio.timeout(30):
+            while states(await at_home.orders.show("p-1")) != ["rolled_back", "live", "aborted"]:
+                await asyncio.sleep(0.001)
+        # Time stands still: nobody's patience has run out.
+        assert await at_home.orders.running("p-1")

@@ -61,6 +61,8 @@ class AgentApi:
     metrics: AgentMetrics
     servers: Callable[[], Mapping[str, str]]
     """URL of each model server that answers, by release."""
+    stuck: Callable[[], list[str]]
+    """What makes no progress, in words."""
     stopping: asyncio.Event
 
     def app(self) -> Starlette:
@@ -136,30 +138,30 @@ class AgentApi:
         return JSONResponse(promotion, status_code=201 if new else 200)
 
     async def _get_promotion(self, request: Request) -> Response:
-        return JSONResponse(self._home().show(request.path_params["id"]))
+        return JSONResponse(await self._home().show(request.path_params["id"]))
 
     async def _abort_promotion(self, request: Request) -> Response:
-        return JSONResponse(self._home().abort(request.path_params["id"], actor=request.state.actor))
+        return JSONResponse(await self._home().abort(request.path_params["id"], actor=request.state.actor))
 
     async def _pause_promotion(self, request: Request) -> Response:
-        return JSONResponse(self._home().pause(request.path_params["id"], actor=request.state.actor))
+        return JSONResponse(await self._home().pause(request.path_params["id"], actor=request.state.actor))
 
     async def _resume_promotion(self, request: Request) -> Response:
-        return JSONResponse(self._home().resume(request.path_params["id"], actor=request.state.actor))
+        return JSONResponse(await self._home().resume(request.path_params["id"], actor=request.state.actor))
 
     async def _promote_now(self, request: Request) -> Response:
-        return JSONResponse(self._home().promote(request.path_params["id"], actor=request.state.actor))
+        return JSONResponse(await self._home().promote(request.path_params["id"], actor=request.state.actor))
 
     async def _retry_promotion(self, request: Request) -> Response:
         promotion, new = await self._home().retry(request.path_params["id"], actor=request.state.actor)
         return JSONResponse(promotion, status_code=201 if new else 200)
 
     async def _list_promotions(self, request: Request) -> Response:
-        return JSONResponse({"promotions": self._home().newest(request.query_params.get("model"))})
+        return JSONResponse({"promotions": await self._home().newest(request.query_params.get("model"))})
 
     async def _stream_events(self, request: Request) -> Response:
         home, id = self._home(), request.path_params["id"]
-        home.show(id)
+        await home.show(id)
         since = _count("since", request.headers.get("last-event-id") or request.query_params.get("since", "0"))
         headers = {"cache-control": "no-store"}
         return StreamingResponse(self._events(home, id, since), media_type="text/event-stream", headers=headers)
@@ -170,9 +172,9 @@ class AgentApi:
         spoke = loop.time()
         while not self.stopping.is_set():
             # Asked before the journal is read: what was written until it finished is in the journal.
-            running = home.running(id)
-            home.show(id)
-            for entry in self.registry.events(since=since, kind="promotion", subject=id):
+            running = await home.running(id)
+            await home.show(id)
+            for entry in await self.registry.run(self.registry.events, since=since, kind="promotion", subject=id):
                 since, spoke = entry["seq"], loop.time()
                 yield f"id: {since}\nevent: {entry['kind']}\ndata: {json.dumps(entry)}\n\n"
             if not running:
@@ -191,26 +193,29 @@ class AgentApi:
 
     async def _put_rollback(self, request: Request) -> Response:
         home, order = self._home_rollbacks(), await _body(request)
-        rollback, new = home.order(request.path_params["id"], order, actor=request.state.actor)
+        rollback, new = await home.order(request.path_params["id"], order, actor=request.state.actor)
         return JSONResponse(rollback, status_code=201 if new else 200)
 
     async def _get_rollback(self, request: Request) -> Response:
-        return JSONResponse(self._home_rollbacks().show(request.path_params["id"]))
+        home = self._home_rollbacks()
+        return JSONResponse(await self.registry.run(home.show, request.path_params["id"]))
 
     async def _list_rollbacks(self, request: Request) -> Response:
-        return JSONResponse({"rollbacks": self._home_rollbacks().newest(request.query_params.get("model"))})
+        home = self._home_rollbacks()
+        rollbacks = await self.registry.run(home.newest, request.query_params.get("model"))
+        return JSONResponse({"rollbacks": rollbacks})
 
     # The region
 
     async def _get_region(self, request: Request) -> Response:
-        return JSONResponse(self.describe_region())
+        return JSONResponse(await self.registry.run(self.describe_region))
 
     async def _get_journal(self, request: Request) -> Response:
         since = _count("since", request.query_params.get("since", "0"))
-        return JSONResponse({"events": self.registry.events(since=since)})
+        return JSONResponse({"events": await self.registry.run(self.registry.events, since=since)})
 
     async def _get_override(self, request: Request) -> Response:
-        return JSONResponse(self.registry.override(OVERRIDE) or _NO_OVERRIDE)
+        return JSONResponse(await self.registry.run(self.registry.override, OVERRIDE) or _NO_OVERRIDE)
 
     async def _put_override(self, request: Request) -> Response:
         override = await _body(request)
@@ -219,9 +224,8 @@ class AgentApi:
             raise InvalidInput("override is malformed", got=override, expected='{"frozen": bool, "reason": str | null}')
         value = {"frozen": frozen, "reason": reason, "actor": request.state.actor}
         message = f"promotions are {'frozen' if frozen else 'allowed'} by {request.state.actor}"
-        self.registry.set_override(
-            OVERRIDE, value, Event(kind="override", subject=OVERRIDE, message=message, detail=value)
-        )
+        event = Event(kind="override", subject=OVERRIDE, message=message, detail=value)
+        await self.registry.run(self.registry.set_override, OVERRIDE, value, event)
         return JSONResponse(value)
 
     # Peers
@@ -246,12 +250,15 @@ class AgentApi:
         return JSONResponse(await self.rollbacks.get_region_rollback(request.path_params["id"]))
 
     async def _get_models(self, request: Request) -> Response:
-        return JSONResponse({"region": self.region, "models": self.serving.served_here()})
+        models = await self.registry.run(self.serving.served_here)
+        return JSONResponse({"region": self.region, "models": models})
 
     # Probes
 
     async def _get_health(self, request: Request) -> Response:
-        return PlainTextResponse("ok\n")
+        """Whether everything that runs in the background makes progress; what does not, by name."""
+        stuck = self.stuck()
+        return PlainTextResponse("".join(f"{said}\n" for said in stuck) or "ok\n", status_code=503 if stuck else 200)
 
     async def _get_readiness(self, request: Request) -> Response:
         if self.stopping.is_set():
@@ -259,7 +266,7 @@ class AgentApi:
         return PlainTextResponse("ready\n")
 
     async def _get_metrics(self, request: Request) -> Response:
-        body = self.metrics.render(self.rollouts.recent())
+        body = self.metrics.render(await self.registry.run(self.rollouts.recent))
         return Response(body, media_type=_EXPOSITION)
 
     async def _get_server_metrics(self, request: Request) -> Response:

@@ -4,12 +4,15 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
+from serving.regions.registry.registry import Registry
+
 
 class Leader(ABC):
     """Orders of the home region. Call `resume` once, `close` at the end."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, *, registry: Registry) -> None:
         self._kind = kind
+        self._registry = registry
         self._leaders: dict[str, asyncio.Task[None]] = {}
 
     @abstractmethod
@@ -20,10 +23,10 @@ class Leader(ABC):
     async def _lead_to_the_end(self, id: str) -> None:
         """Until nothing is left to do; a bug in between must not end it."""
 
-    def resume(self) -> None:
+    async def resume(self) -> None:
         """Go on with what an earlier home agent left."""
-        for id in self._open_orders():
-            self._lead(id)
+        for id in await self._registry.run(self._open_orders):
+            self.lead(id)
 
     async def close(self) -> None:
         leaders = list(self._leaders.values())
@@ -31,7 +34,8 @@ class Leader(ABC):
             leader.cancel()
         await asyncio.gather(*leaders, return_exceptions=True)
 
-    def _lead(self, id: str) -> None:
+    def lead(self, id: str) -> None:
+        """See to it that the order is led to its end."""
         if id in self._leaders:
             return
         task = asyncio.create_task(self._lead_to_the_end(id), name=f"{self._kind} {id}")

@@ -3,7 +3,6 @@
 An order is acknowledged once it is committed; `promotion_leader.py` leads it from then on. Each carries its actor.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from serving.errors import Conflict
 from serving.regions.acting.promotion_store import PromotionStore
+from serving.regions.acting.threads import in_own_thread
 from serving.regions.deciding.promotion_state import (
     RUNNING,
     Order,
@@ -81,15 +81,23 @@ class PromotionOrders:
         """
         check_name("promotion id", id)
         order = read_order(raw, [region.name for region in self._topology.regions])
-        known = self._store.find(id)
+        known = await self._registry.run(self._store.find, id)
         if known is not None:
+            self._leading.followed(id)
             return self._again(known, order), False
         return await self._accept(id, order, actor, f"ordered by {actor}")
 
     async def _accept(self, id: str, order: Order, actor: str, message: str) -> tuple[dict[str, Any], bool]:
-        self._refuse_when_frozen()
+        await self._registry.run(self._refuse_when_frozen)
         await self._check_bundle(order)
         self._check_scorer(order)
+        shown, new = await self._registry.run(self._record, id, order, actor, message)
+        if new:
+            self._leading.lead(id)
+        return shown, new
+
+    def _record(self, id: str, order: Order, actor: str, message: str) -> tuple[dict[str, Any], bool]:
+        self._refuse_when_frozen()
         self._rollbacks.refuse_promotion(order.release.model)
         now, attempt = self._clock(), 1 + self._attempts(order)
 
@@ -111,8 +119,7 @@ class PromotionOrders:
         if not new:
             return self._again(self._store.read(id), order), False
         self._rollbacks.forget_debts(order.release.model)
-        self._leading.lead(id)
-        return self.show(id), True
+        return self._show(id), True
 
     def _attempts(self, order: Order) -> int:
         """How often this release was promoted before."""
@@ -126,7 +133,7 @@ class PromotionOrders:
                 got=order.release.to_json(),
                 expected=known.release.to_json(),
             )
-        return self.show(known.id)
+        return show_promotion(known)
 
     def _refuse_when_frozen(self) -> None:
         override = self._registry.override(OVERRIDE)
@@ -136,7 +143,8 @@ class PromotionOrders:
     async def _check_bundle(self, order: Order) -> None:
         release = order.release
         check_runtime(release.runtime, self._runtimes)
-        manifest = await asyncio.to_thread(ArtifactStore(release.store_uri).read_manifest, release.bundle_digest)
+        store = ArtifactStore(release.store_uri)
+        manifest = await in_own_thread(lambda: store.read_manifest(release.bundle_digest))
         manifest.variant(release.runtime.variant)
 
     def _check_scorer(self, order: Order) -> None:
@@ -149,48 +157,64 @@ class PromotionOrders:
                 expected=" | ".join(self._topology.scorers) or "`scorers:` in the topology file to name it",
             )
 
-    def show(self, id: str) -> dict[str, Any]:
+    async def show(self, id: str) -> dict[str, Any]:
         """The promotion as users see it; asking counts as following."""
-        promotion = self._store.read(id)
+        shown = await self._registry.run(self._show, id)
         self._leading.followed(id)
-        return show_promotion(promotion)
+        return shown
 
-    def newest(self, model: str | None) -> list[dict[str, Any]]:
-        return [show_promotion(promotion) for promotion in self._store.newest(model)]
+    def _show(self, id: str) -> dict[str, Any]:
+        return show_promotion(self._store.read(id))
 
-    def running(self, id: str) -> bool:
-        return self._store.read(id).state == RUNNING
+    async def newest(self, model: str | None) -> list[dict[str, Any]]:
+        promotions = await self._registry.run(self._store.newest, model)
+        return [show_promotion(promotion) for promotion in promotions]
+
+    async def running(self, id: str) -> bool:
+        return (await self._registry.run(self._store.read, id)).state == RUNNING
 
     # While it runs
 
-    def abort(self, id: str, *, actor: str) -> dict[str, Any]:
+    async def abort(self, id: str, *, actor: str) -> dict[str, Any]:
         """Take the promotion back; one that has finished stays as it is."""
+        return await self._registry.run(self._abort, id, actor)
+
+    def _abort(self, id: str, actor: str) -> dict[str, Any]:
         promotion = self._store.read(id)
         if promotion.state == RUNNING and promotion.ending is None:
             reason = f"aborted by {actor}"
             self._store.save(end(promotion, ABORTED, reason), [f"aborting: {reason}"], actor=actor)
-        return self.show(id)
+        return self._show(id)
 
-    def pause(self, id: str, *, actor: str) -> dict[str, Any]:
+    async def pause(self, id: str, *, actor: str) -> dict[str, Any]:
         """Let the present weights stay; gates that fail take them back all the same. Conflict once it is over."""
+        return await self._registry.run(self._pause, id, actor)
+
+    def _pause(self, id: str, actor: str) -> dict[str, Any]:
         promotion = self._running(id, "paused")
         if not promotion.paused:
             self._store.save(replace(promotion, paused=True), [f"paused by {actor}"], actor=actor)
-        return self.show(id)
+        return self._show(id)
 
-    def resume(self, id: str, *, actor: str) -> dict[str, Any]:
+    async def resume(self, id: str, *, actor: str) -> dict[str, Any]:
+        return await self._registry.run(self._resume, id, actor)
+
+    def _resume(self, id: str, actor: str) -> dict[str, Any]:
         promotion = self._running(id, "resumed")
         if promotion.paused:
             self._store.save(replace(promotion, paused=False), [f"resumed by {actor}"], actor=actor)
-        return self.show(id)
+        return self._show(id)
 
-    def promote(self, id: str, *, actor: str) -> dict[str, Any]:
+    async def promote(self, id: str, *, actor: str) -> dict[str, Any]:
         """Wait for no more evidence, in this region and those that follow; gates that fail still count."""
+        return await self._registry.run(self._promote, id, actor)
+
+    def _promote(self, id: str, actor: str) -> dict[str, Any]:
         promotion = self._running(id, "promoted")
         if promotion.promoted_by is None:
             promoted = replace(promotion, promoted_by=actor, paused=False)
             self._store.save(promoted, [f"promoted without waiting for more evidence by {actor}"], actor=actor)
-        return self.show(id)
+        return self._show(id)
 
     def _running(self, id: str, what: str) -> Promotion:
         promotion = self._store.read(id)
@@ -210,6 +234,11 @@ class PromotionOrders:
         The new id is the release's with the number of the attempt, so that a repeated call while it runs is refused
         instead of ordering a third.
         """
+        new_id, order, message = await self._registry.run(self._retried, id, actor)
+        return await self._accept(new_id, order, actor, message)
+
+    def _retried(self, id: str, actor: str) -> tuple[str, Order, str]:
+        """Id, order and message of the next attempt."""
         failed = self._store.read(id)
         self._refuse_older(failed)
         if failed.state in (RUNNING, LIVE) or failed.owed:
@@ -223,7 +252,7 @@ class PromotionOrders:
         order = Order(release=failed.release, policy=failed.policy, regions=failed.regions)
         attempt = 1 + self._attempts(order)
         message = f"attempt {attempt} of {failed.release.id}, ordered by {actor}"
-        return await self._accept(self._free_id(failed.release.id, attempt), order, actor, message)
+        return self._free_id(failed.release.id, attempt), order, message
 
     def _refuse_older(self, failed: Promotion) -> None:
         """What failed long ago must not replace what went live since, unless somebody orders just that."""

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from serving.errors import Conflict, FlightpathError, NotFound, PermanentError
+from serving.errors import Conflict, FlightpathError, NotFound, PermanentError, Unreachable
 from serving.regions.acting.leader import Leader
+from serving.regions.acting.supervision import Complaints
 from serving.regions.deciding.promotion_state import RUNNING as PROMOTION_RUNNING
 from serving.regions.deciding.promotion_state import Promotion, read_promotion
 from serving.regions.deciding.rollback_order import (
@@ -19,6 +20,7 @@ from serving.regions.deciding.rollback_order import (
     Asked,
     RollbackOrder,
     end_promotion,
+    forgive,
     newest_release,
     note_part,
     note_refusal,
@@ -29,7 +31,7 @@ from serving.regions.deciding.rollback_order import (
     supersede,
     without_region,
 )
-from serving.regions.deciding.rollback_state import find_target, read_region_order
+from serving.regions.deciding.rollback_state import SWITCHING, find_target, read_region_order
 from serving.regions.deciding.timing import DEFAULT_TIMING, Timing
 from serving.regions.places.peers import Peers
 from serving.regions.places.topology import Topology
@@ -61,9 +63,8 @@ class RollbackLeader(Leader):
         timing: Timing = DEFAULT_TIMING,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__("rollback")
+        super().__init__("rollback", registry=registry)
         self._topology = topology
-        self._registry = registry
         self._store = RollbackStore(registry, schema.rollback_orders)
         self._regions = regions
         self._peers = peers
@@ -73,7 +74,7 @@ class RollbackLeader(Leader):
 
     # Orders
 
-    def order(self, id: str, raw: dict[str, Any], *, actor: str) -> tuple[dict[str, Any], bool]:
+    async def order(self, id: str, raw: dict[str, Any], *, actor: str) -> tuple[dict[str, Any], bool]:
         """Take an order, or find it again: its present state, and whether it is new.
 
         Raises InvalidInput, NotFound (no such version or release) or Conflict: other content under this id, or a
@@ -81,14 +82,18 @@ class RollbackLeader(Leader):
         """
         check_name("rollback id", id)
         asked = read_asked(raw, [region.name for region in self._topology.regions])
+        shown, new = await self._registry.run(self._take_order, id, asked, raw, actor)
+        if new:
+            self.lead(id)
+        return shown, new
+
+    def _take_order(self, id: str, asked: Asked, raw: dict[str, Any], actor: str) -> tuple[dict[str, Any], bool]:
         known = self._store.find(id)
-        if known is not None:
-            if known["asked"] != asked.to_json():
-                raise Conflict(f"rollback {id} was ordered with other content", got=raw, expected=known["asked"])
-            return self.show(id), False
-        self._accept(id, asked, actor)
-        self._lead(id)
-        return self.show(id), True
+        if known is None:
+            self._accept(id, asked, actor)
+        elif known["asked"] != asked.to_json():
+            raise Conflict(f"rollback {id} was ordered with other content", got=raw, expected=known["asked"])
+        return self.show(id), known is None
 
     def _accept(self, id: str, asked: Asked, actor: str) -> None:
         now = self._clock()
@@ -97,7 +102,11 @@ class RollbackLeader(Leader):
         order = self._make(id, asked, promotions, others, actor)
         self._check_at_home(order, bool(promotions))
         by = f"rollback {id}: {asked.reason}"
-        ended = [end_promotion(p, by, now) if p.state == PROMOTION_RUNNING else _forgiven(p) for p in promotions]
+        told = order.regions
+        ended = [
+            end_promotion(p, by, now, told=told) if p.state == PROMOTION_RUNNING else forgive(p, told=told)
+            for p in promotions
+        ]
         events = [_promotion_event(p, by, actor) for p in ended if p.reason == by]
         events += [_event(other, f"superseded by {by}") for other in others]
         self._store.add(
@@ -182,27 +191,42 @@ class RollbackLeader(Leader):
         return [str(document["id"]) for document in self._store.under_way()]
 
     async def _lead_to_the_end(self, id: str) -> None:
-        order = self._read(id)
+        order = await self._registry.run(self._read, id)
         await asyncio.gather(*(self._lead_region(id, region) for region in order.regions))
 
     async def _lead_region(self, id: str, region: str) -> None:
-        silent_since: float | None = None
-        while self._is_concerned(self._read(id), region):
+        stalled_since: float | None = None
+        complaints = Complaints(logger, f"rollback {id} in {region}")
+        while True:
             try:
-                part = await self._regions[region].put_region_rollback(id, region_order(self._read(id)))
-            except PermanentError as refusal:
-                self._note_refusal(id, region, refusal)
-            except FlightpathError as silence:
-                silent_since = self._clock() if silent_since is None else silent_since
-                await self._bear_silence(id, region, silent_since, silence)
-            except Exception:
-                # A bug must not leave a rollback without anybody who leads it.
-                logger.exception("rollback %s in %s", id, region)
+                order = await self._registry.run(self._read, id)
+                if not self._is_concerned(order, region):
+                    return
+                stalled_since = await self._ask(order, region, stalled_since)
+                complaints.end()
+            except Exception as failure:
+                # Neither a bug nor a registry that is away may leave a rollback without anybody who leads it.
+                complaints.say(failure)
                 await asyncio.sleep(self._timing.rollback_ask_retry_s)
-            else:
-                silent_since = None
-                self._note(id, part)
-                await asyncio.sleep(self._timing.rollback_ask_s)
+
+    async def _ask(self, order: RollbackOrder, region: str, stalled_since: float | None) -> float | None:
+        """One call to a region and what its answer changes; since when nothing has come of it, if nothing has."""
+        since = self._clock() if stalled_since is None else stalled_since
+        try:
+            part = await self._regions[region].put_region_rollback(order.id, region_order(order))
+        except PermanentError as refusal:
+            await self._registry.run(self._note_refusal, order.id, region, refusal)
+            return None
+        except FlightpathError as silence:
+            await asyncio.sleep(await self._registry.run(self._bear_silence, order.id, region, since, silence))
+            return since
+        if part["state"] == SWITCHING and self._clock() - since > self._timing.rollback_patience_s:
+            stalled = Unreachable("its gateway has not taken the weights")
+            await asyncio.sleep(await self._registry.run(self._bear_silence, order.id, region, since, stalled))
+            return since
+        await self._registry.run(self._note, order.id, part)
+        await asyncio.sleep(self._timing.rollback_ask_s)
+        return since if part["state"] == SWITCHING else None
 
     def _is_concerned(self, order: RollbackOrder, region: str) -> bool:
         part = order.parts.get(region)
@@ -228,7 +252,8 @@ class RollbackLeader(Leader):
         else:
             self._save(note_refusal(order, region, str(refusal), self._clock()), f"{region}: failed: {refusal}")
 
-    async def _bear_silence(self, id: str, region: str, since: float, silence: FlightpathError) -> None:
+    def _bear_silence(self, id: str, region: str, since: float, silence: FlightpathError) -> float:
+        """Seconds until the region is asked again."""
         order = self._read(id)
         silent_s = self._clock() - since
         if (
@@ -239,7 +264,7 @@ class RollbackLeader(Leader):
             why = f"did not answer for {self._timing.rollback_patience_s:g} s and is told when it does: {silence}"
             self._save(note_refusal(order, region, why, self._clock(), owed=True), f"{region} {why}")
         owed = silent_s > self._timing.rollback_patience_s
-        await asyncio.sleep(self._timing.rollback_owed_every_s if owed else self._timing.rollback_ask_retry_s)
+        return self._timing.rollback_owed_every_s if owed else self._timing.rollback_ask_retry_s
 
     # Persistence
 
@@ -255,11 +280,6 @@ class RollbackLeader(Leader):
 
 def _is_open(promotion: Promotion) -> bool:
     return promotion.state == PROMOTION_RUNNING or bool(promotion.owed) or promotion.watching
-
-
-def _forgiven(promotion: Promotion) -> Promotion:
-    """What regions owed to a finished promotion is replaced by this rollback."""
-    return read_promotion({**promotion.to_json(), "owed": [], "watching": False})
 
 
 def _event(order: RollbackOrder, message: str) -> Event:

@@ -69,10 +69,9 @@ class RollbackWorker(Worker):
         timing: Timing = DEFAULT_TIMING,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__("rollback", retry_s=timing.rollback_retry_s)
+        super().__init__("rollback", registry=registry, retry_s=timing.rollback_retry_s)
         self._timing = timing
         self._region = region
-        self._registry = registry
         self._store = RollbackStore(registry, schema.rollbacks)
         self._launcher = launcher
         self._serving = serving
@@ -90,17 +89,21 @@ class RollbackWorker(Worker):
         """
         check_name("rollback id", id)
         order = read_region_order(raw)
+        shown = await self._registry.run(self._take_order, id, order, raw)
+        self._work_on(order.model)
+        return shown
+
+    def _take_order(self, id: str, order: RegionOrder, raw: dict[str, Any]) -> dict[str, Any]:
         known = self._store.find(id)
         if known is None:
             self._refuse_superseded(id, order.model)
             self._accept(id, order, raw)
         elif known["order"] != raw:
             raise Conflict(f"rollback {id} was ordered with other content", got=raw, expected=known["order"])
-        self._work_on(order.model)
         return self._show(id)
 
     async def get_region_rollback(self, id: str) -> dict[str, Any]:
-        return self._show(id)
+        return await self._registry.run(self._show, id)
 
     def _show(self, id: str) -> dict[str, Any]:
         return show_rollback(self._read(id), endpoint=self._region.gateway_url)
@@ -198,17 +201,22 @@ class RollbackWorker(Worker):
         return next((str(document["id"]) for document in self._store.under_way(model=model)), None)
 
     async def _advance(self, id: str) -> None:
-        stats = await self._serving.stats(self._read(id).model)
-        # Nothing is awaited between reading, deciding and saving.
+        stats = await self._serving.stats((await self._registry.run(self._read, id)).model)
+        decided = await self._registry.run(self._decide, id, stats)
+        if decided is not None:
+            await self._act(*decided)
+
+    def _decide(self, id: str, stats: Snapshot | None) -> tuple[Rollback, Act] | None:
+        """What is to be done to the world, if anything; a new state is saved here, in one section with its reading."""
         rollback = self._read(id)
         if rollback.settled:
-            return
+            return None
         self._count_bad_answers(rollback, stats)
         action = decide_rollback(rollback, self._observe(rollback, stats), self._clock())
-        if isinstance(action, Keep):
-            self._save(action.rollback, action.message, action.live)
-        else:
-            await self._act(rollback, action)
+        if not isinstance(action, Keep):
+            return rollback, action
+        self._save(action.rollback, action.message, action.live)
+        return None
 
     def _observe(self, rollback: Rollback, stats: Snapshot | None) -> Seen:
         if rollback.release is None:
@@ -240,21 +248,27 @@ class RollbackWorker(Worker):
             await self._serving.launch(rollback.release, restart=True)
         elif act is Act.SHIFT_WEIGHTS:
             await self._serving.push(rollback.model)
-            now = weights_in_force(self._read(rollback.id), self._clock())
-            if not now.settled:
-                self._save(now, "the weights are in force")
+            await self._registry.run(self._note_weights, rollback.id)
         elif act is Act.STOP_REPLACED:
             await self._stop_replaced(rollback)
         else:
             await asyncio.sleep(self._timing.rollback_poll_s)
 
+    def _note_weights(self, id: str) -> None:
+        now = weights_in_force(self._read(id), self._clock())
+        if not now.settled:
+            self._save(now, "the weights are in force")
+
     async def _stop_replaced(self, rollback: Rollback) -> None:
-        keep = self._serving.wanted(without=rollback.id)
+        keep = await self._registry.run(self._serving.wanted, without=rollback.id)
         leaving = [name for name in [*rollback.replaced, rollback.release] if name is not None and name not in keep]
         await asyncio.gather(*(self._launcher.stop(name) for name in leaving))
-        now = self._read(rollback.id)
+        await self._registry.run(self._settle, rollback.id)
+
+    def _settle(self, id: str) -> None:
+        now = self._read(id)
         if not now.settled:
-            bad = self._bad_answers.pop(rollback.id, None)
+            bad = self._bad_answers.pop(id, None)
             done = replace(now, settled=True, last_bad_answer_at=None if bad is None else bad.grew_at)
             self._save(done, "settled")
             self._metrics.rollback_settled(done)

@@ -9,9 +9,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any, Final
 
 from serving.bundle import read_manifest
+from serving.counters import Snapshot
 from serving.errors import Conflict, FlightpathError, NotFound, PermanentError, RetryableError
 from serving.regions.acting.metrics import AgentMetrics
 from serving.regions.acting.scoring import Scoring
@@ -70,10 +72,9 @@ class RolloutWorker(Worker):
         superseded_by: Callable[[str, str], str | None] = lambda id, model: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__("rollout", retry_s=timing.rollout_retry_s)
+        super().__init__("rollout", registry=registry, retry_s=timing.rollout_retry_s)
         self._timing = timing
         self._region = region
-        self._registry = registry
         self._launcher = launcher
         self._serving = serving
         self._peers = peers
@@ -82,6 +83,7 @@ class RolloutWorker(Worker):
         self._clock = clock
         self._scoring = scoring
         self._credential = credential
+        self._gateway_silent_since: float | None = None
         self._replays: dict[str, Replay] = {}
         self._scores: dict[str, asyncio.Task[list[float]]] = {}
         self._effects: dict[Effect, Callable[[Rollout, Do], Awaitable[None]]] = {
@@ -105,6 +107,11 @@ class RolloutWorker(Worker):
         One that was ordered to hold goes on when it is ordered without; it is never held again.
         """
         ordered = read_order(id, self._region.name, order, now=self._clock())
+        shown = await self._registry.run(self._take_order, id, ordered, order)
+        self._work_on(ordered.release.model)
+        return shown
+
+    def _take_order(self, id: str, ordered: Rollout, order: dict[str, Any]) -> dict[str, Any]:
         by = self._superseded_by(id, ordered.release.model)
         if by is not None and not self._knows(id):
             raise Conflict(f"rollout {id} comes too late", got=f"it was superseded by {by}", expected="a new promotion")
@@ -114,7 +121,6 @@ class RolloutWorker(Worker):
             if (known.release, known.version, known.policy) != (ordered.release, ordered.version, ordered.policy):
                 raise Conflict(f"rollout {id} was ordered with other content", got=order, expected="the same order")
             self._follow_order(known, ordered)
-        self._work_on(ordered.release.model)
         return self._show(id)
 
     def _follow_order(self, known: Rollout, ordered: Rollout) -> None:
@@ -139,17 +145,27 @@ class RolloutWorker(Worker):
         return True
 
     async def get_rollout(self, id: str) -> dict[str, Any]:
-        return self._show(id)
+        return await self._registry.run(self._show, id)
 
     async def revert_rollout(self, id: str, reason: str) -> dict[str, Any]:
         """Take a rollout back, whatever state it is in: abort it, or put the version before back."""
+        shown = await self._registry.run(self._revert, id, reason)
+        self._work_on(shown["model"])
+        return shown
+
+    def _revert(self, id: str, reason: str) -> dict[str, Any]:
         before = self._read(id)
-        live = self._registry.live(before.release.model)
+        live = None if self._is_overtaken(before) else self._registry.live(before.release.model)
         after = request_revert(before, live, reason, self._clock())
         if after != before:
             self._save(Save(rollout=after, message=f"to be taken back: {reason}"))
-            self._work_on(after.release.model)
         return self._show(id)
+
+    def _is_overtaken(self, rollout: Rollout) -> bool:
+        """Whether a later promotion found the same release live: it is that one's now, and not taken back any more."""
+        later = takewhile(lambda d: d["id"] != rollout.id, self._registry.newest_rollouts(model=rollout.release.model))
+        same = (d for d in later if d["release"]["id"] == rollout.release.id)
+        return any(d["state"] == LIVE and d["ending"] is None for d in same)
 
     def under_way(self) -> list[Rollout]:
         return [read_rollout(document) for document in self._registry.rollouts_under_way()]
@@ -178,24 +194,51 @@ class RolloutWorker(Worker):
         return [r for r in self._registry.rollouts_under_way() if r["release"]["model"] == model]
 
     async def _advance(self, id: str) -> None:
-        rollout = self._read(id)
+        rollout = await self._registry.run(self._read, id)
         stats = await self._serving.stats(rollout.release.model) if rollout.state in _COUNTED else None
-        scores = self._new_scores(rollout)
-        # Nothing is awaited between reading, deciding and saving: a request to abort is never overwritten.
+        if stats is not None:
+            self._gateway_silent_since = None
+        elif rollout.state in _COUNTED and self._gateway_silent_since is None:
+            self._gateway_silent_since = self._clock()
+        decided = await self._registry.run(self._decide, id, stats, self._new_scores(rollout))
+        if decided is not None:
+            await self._act(*decided)
+
+    def _decide(self, id: str, stats: Snapshot | None, scores: list[float]) -> tuple[Rollout, Do] | None:
+        """What is to be done to the world, if anything; a new state is saved here.
+
+        One section from reading to saving: a request to abort is never overwritten.
+        """
         rollout = self._read(id)
         if rollout.settled:
-            return
+            return None
         if scores:
             self._registry.save_rollout(
                 id, (rollout := replace(rollout, scores=rollout.scores.plus(scores))).to_json(), settled=False
             )
         recent = None if stats is None else self._serving.recent(rollout.release.model, stats)
-        seen = replace(self._observe(rollout), stats=stats, recent=recent)
-        action = decide(rollout, seen, self._clock())
-        if isinstance(action, Save):
-            self._save(action)
-        else:
-            await self._effects[action.effect](rollout, action)
+        now, since = self._clock(), self._gateway_silent_since
+        silent_s = 0.0 if since is None else now - since
+        seen = replace(self._observe(rollout), stats=stats, gateway_silent_s=silent_s, recent=recent)
+        action = decide(rollout, seen, now)
+        if isinstance(action, Do):
+            return rollout, action
+        self._save(action)
+        return None
+
+    async def _act(self, rollout: Rollout, do: Do) -> None:
+        """An effect that somebody's order overtakes is given up: nobody waits for a copy that hangs."""
+        effect = asyncio.ensure_future(self._effects[do.effect](rollout, do))
+        try:
+            while not (await asyncio.wait({effect}, timeout=self._timing.overtaken_poll_s))[0]:
+                now = await self._registry.run(self._read, rollout.id)
+                if now.settled or now.abort != rollout.abort or not same_phase(rollout, now):
+                    logger.info("rollout %s: %s is given up, the order has changed", rollout.id, do.effect)
+                    return
+            effect.result()
+        finally:
+            effect.cancel()
+            await asyncio.gather(effect, return_exceptions=True)
 
     def _new_scores(self, rollout: Rollout) -> list[float]:
         """Scores that are ready. They are made beside: a scorer that hangs must not keep anybody from judging."""
@@ -255,14 +298,18 @@ class RolloutWorker(Worker):
         self._metrics.rollout_changed(before, rollout)
         logger.info("rollout %s: %s", rollout.id, save.message)
 
-    def _conclude(self, decided_on: Rollout, conclude: Callable[[Rollout], Save]) -> None:
+    async def _conclude(self, decided_on: Rollout, conclude: Callable[[Rollout], Save]) -> None:
         """Commit an effect's outcome, unless the rollout has moved on while the effect was under way."""
-        now = self._read(decided_on.id)
-        if same_phase(decided_on, now):
-            self._save(conclude(now))
 
-    def _change(self, decided_on: Rollout, change: Callable[[Rollout], Rollout], message: str) -> None:
-        self._conclude(decided_on, lambda now: Save(rollout=change(now), message=message))
+        def section() -> None:
+            now = self._read(decided_on.id)
+            if same_phase(decided_on, now):
+                self._save(conclude(now))
+
+        await self._registry.run(section)
+
+    async def _change(self, decided_on: Rollout, change: Callable[[Rollout], Rollout], message: str) -> None:
+        await self._conclude(decided_on, lambda now: Save(rollout=change(now), message=message))
 
     def _detail(self, rollout: Rollout) -> dict[str, Any]:
         known = {"region": rollout.region, "model": rollout.release.model, "release": rollout.release.id}
@@ -275,16 +322,16 @@ class RolloutWorker(Worker):
         try:
             await self._serving.prepare(rollout.release.id)
         except PermanentError as failure:
-            self._fail_replication(rollout, failure)
+            await self._fail_replication(rollout, failure)
         except RetryableError as failure:
             if self._clock() - rollout.steps[-1].started_at <= rollout.policy.start_timeout_s:
                 raise
-            self._fail_replication(rollout, failure)
+            await self._fail_replication(rollout, failure)
         else:
-            self._change(rollout, lambda now: finish_replication(now, self._clock()), "bundle verified")
+            await self._change(rollout, lambda now: finish_replication(now, self._clock()), "bundle verified")
 
-    def _fail_replication(self, rollout: Rollout, failure: FlightpathError) -> None:
-        self._conclude(rollout, lambda now: fail_replication(now, str(failure), self._clock()))
+    async def _fail_replication(self, rollout: Rollout, failure: FlightpathError) -> None:
+        await self._conclude(rollout, lambda now: fail_replication(now, str(failure), self._clock()))
 
     async def _launch(self, rollout: Rollout, _: Do) -> None:
         await self._serving.launch(rollout.release.id, restart=False)
@@ -294,26 +341,26 @@ class RolloutWorker(Worker):
         if url is None:
             return
         try:
-            golden = self._golden(rollout)
+            golden = await self._golden(rollout)
         except PermanentError as unusable:
             gates = [golden_unusable(str(unusable))]
         else:
             gates = await check_golden(golden, url, rollout.release.model, rollout.policy)
         # A region before this one may have gone live a moment ago, and then shares the traffic.
         await self._peers.ask()
-        self._conclude(rollout, lambda now: finish_golden(now, gates, self._observe(now), self._clock()))
+        await self._conclude(rollout, lambda now: finish_golden(now, gates, self._observe(now), self._clock()))
 
-    def _golden(self, rollout: Rollout) -> Golden | None:
-        folder = self._serving.spec(rollout.release.id).bundle
-        return load_golden(folder, read_manifest(folder))
+    async def _golden(self, rollout: Rollout) -> Golden | None:
+        folder = self._serving.folder(rollout.release)
+        return await asyncio.to_thread(lambda: load_golden(folder, read_manifest(folder)))
 
     async def _shift_weights(self, rollout: Rollout, _: Do) -> None:
         stats = await self._serving.push(rollout.release.model)
-        self._change(rollout, lambda now: weights_in_force(now, stats, self._clock()), "weights are in force")
+        await self._change(rollout, lambda now: weights_in_force(now, stats, self._clock()), "weights are in force")
 
     async def _replay(self, rollout: Rollout, do: Do) -> None:
         if rollout.id not in self._replays:
-            golden = self._golden(rollout)
+            golden = await self._golden(rollout)
             if golden is None:
                 await self._wait(rollout, do)
                 return
@@ -329,7 +376,7 @@ class RolloutWorker(Worker):
 
     async def _restore_weights(self, rollout: Rollout, _: Do) -> None:
         await self._serving.push(rollout.release.model)
-        self._change(rollout, lambda now: weights_restored(now, self._clock()), "the old weights are back")
+        await self._change(rollout, lambda now: weights_restored(now, self._clock()), "the old weights are back")
 
     async def _stop_candidate(self, rollout: Rollout, _: Do) -> None:
         await self._stop(rollout, rollout.release.id)
@@ -338,14 +385,15 @@ class RolloutWorker(Worker):
         await self._stop(rollout, rollout.previous)
 
     async def _stop(self, rollout: Rollout, release_id: str | None) -> None:
-        if release_id is not None and release_id not in self._serving.wanted(without=rollout.id):
+        wanted = await self._registry.run(self._serving.wanted, without=rollout.id)
+        if release_id is not None and release_id not in wanted:
             await self._launcher.stop(release_id)
         self._replays.pop(rollout.id, None)
         scores = self._scores.pop(rollout.id, None)
         if scores is not None:
             # Nobody asks for them any more, and a scorer that hangs must not outlive the rollout.
             scores.cancel()
-        self._change(rollout, lambda now: replace(now, settled=True), "settled")
+        await self._change(rollout, lambda now: replace(now, settled=True), "settled")
 
     async def _wait(self, rollout: Rollout, _: Do) -> None:
         await asyncio.sleep(self._timing.rollout_poll_s)

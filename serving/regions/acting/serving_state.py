@@ -7,19 +7,22 @@ so it does not matter which change was missed, who restarted or in which order t
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from serving.bundle import Manifest, read_manifest
 from serving.counters import Snapshot
-from serving.errors import FlightpathError, NotFound
+from serving.errors import FlightpathError, Unreachable
+from serving.regions.acting.threads import in_own_thread
 from serving.regions.deciding.recent import RecentCounts
 from serving.regions.deciding.rollout_document import read_rollout
 from serving.regions.deciding.rollout_state import SHADOW, Rollout
 from serving.regions.deciding.timing import DEFAULT_TIMING, Timing
 from serving.regions.places.peers import Peers
 from serving.regions.registry import schema
+from serving.regions.registry.database import RegistryUnavailable
 from serving.regions.registry.registry import Event, LiveModel, Registry
 from serving.regions.registry.rollback_store import RollbackStore
 from serving.regions.replication import Replicator
@@ -27,6 +30,7 @@ from serving.regions.servers.launcher import Launcher
 from serving.regions.servers.server_process import ServerSpec
 from serving.regions.servers.standby import end_of_standby, free_memory_share
 from serving.regions.traffic.gateway_traffic import Beside, LocalServer, TrafficBackend, plan_route
+from serving.releases import Release
 from serving.routes import Route
 
 logger = logging.getLogger(__name__)
@@ -58,9 +62,9 @@ class ServingState:
         self._clock = clock
         self._free_memory = free_memory
         self._rollbacks = RollbackStore(registry, schema.rollbacks)
-        self._endings: set[asyncio.Task[None]] = set()
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._classes: dict[str, list[str]] = {}
         self._recent = RecentCounts(window_s=timing.budget_window_s, sample_s=timing.budget_sample_s)
-        self._in_force: dict[str, tuple[Route, str]] = {}
         self._pushing = asyncio.Lock()
         self.gateway_error: str | None = "not asked yet"
 
@@ -73,17 +77,21 @@ class ServingState:
             name=release.id,
             model=release.model,
             version=version,
-            bundle=self._replicator.folder(release.bundle_digest),
+            bundle=self.folder(release),
             runtime=release.runtime,
         )
 
+    def folder(self, release: Release) -> Path:
+        """Where the release's bundle lies once it was prepared."""
+        return self._replicator.folder(release.bundle_digest)
+
     async def prepare(self, release_id: str) -> Manifest:
         """The release's bundle, copied and verified unless it is here; errors of `Replicator.replicate`."""
-        release, _ = self._registry.release(release_id)
-        return await asyncio.to_thread(self._replicator.replicate, release)
+        release, _ = await self._registry.run(self._registry.release, release_id)
+        return await in_own_thread(lambda: self._replicator.replicate(release))
 
     async def launch(self, release_id: str, *, restart: bool) -> None:
-        await self._launcher.ensure(self.spec(release_id), restart=restart)
+        await self._launcher.ensure(await self._registry.run(self.spec, release_id), restart=restart)
 
     def wanted(self, *, without: str = "") -> set[str]:
         """Releases whose servers may run: live ones, standbys, both sides of every rollout and rollback under way.
@@ -100,7 +108,7 @@ class ServingState:
                 names |= {document["release"], *document["replaced"]}
         return {name for name in names if name is not None}
 
-    async def _end_standbys(self) -> None:
+    def _end_standbys(self) -> None:
         """Let go of standbys whose time is over, that have failed, or whose memory is needed."""
         for live in self._registry.live_models():
             if live.standby is None:
@@ -113,26 +121,53 @@ class ServingState:
 
     async def _end_unwanted(self) -> None:
         """Nothing runs that nobody needs, whoever forgot it."""
-        wanted = self.wanted()
-        for name in self._launcher.names():
+        # Listed first: what is started from now on is wanted by then.
+        names = self._launcher.names()
+        wanted = await self._registry.run(self.wanted)
+        for name in names:
             if name not in wanted:
                 logger.info("ending the server of %s, which nobody wants", name)
-                ending = asyncio.create_task(self._launcher.stop(name))
-                self._endings.add(ending)
-                ending.add_done_callback(self._endings.discard)
+                self._beside(f"end {name}", self._launcher.stop(name))
         # They leave the launcher's list before anything else is decided on that list.
         await asyncio.sleep(0)
 
     async def _run_live_servers(self) -> None:
-        for entry in self._registry.live_models():
-            if entry.release_id is None:
-                continue
+        for spec in await self._registry.run(self._live_specs):
+            if spec.bundle.exists():
+                await self._launcher.ensure(spec, restart=True)
+            else:
+                self._beside(f"bring {spec.name}", self._bring_back(spec))
+
+    def _live_specs(self) -> list[ServerSpec]:
+        return [self.spec(entry.release_id) for entry in self._registry.live_models() if entry.release_id is not None]
+
+    async def _bring_back(self, spec: ServerSpec) -> None:
+        try:
+            await self.prepare(spec.name)
+            await self._launcher.ensure(spec, restart=True)
+        except FlightpathError as failure:
+            logger.error("live release %s cannot be served: %s", spec.name, failure)
+
+    def note(self, event: Event) -> None:
+        """Into the journal, once the registry takes it."""
+        self._beside(f"note {event.subject} {self._clock()}", self._write(event))
+
+    async def _write(self, event: Event) -> None:
+        while True:
             try:
-                if not self.spec(entry.release_id).bundle.exists():
-                    await self.prepare(entry.release_id)
-                await self.launch(entry.release_id, restart=True)
-            except FlightpathError as failure:
-                logger.error("live release %s cannot be served: %s", entry.release_id, failure)
+                await self._registry.run(self._registry.write, event)
+                return
+            except RegistryUnavailable:
+                await asyncio.sleep(self._timing.max_backoff_s)
+
+    def _beside(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Work that the others do not wait for, once at a time."""
+        if name in self._under_way:
+            work.close()
+            return
+        task = asyncio.create_task(work, name=name)
+        self._under_way[name] = task
+        task.add_done_callback(lambda _: self._under_way.pop(name, None))
 
     # Routes
 
@@ -147,13 +182,13 @@ class ServingState:
             model,
             region=self._region,
             live=server,
-            beside=None if rollout is None else self._beside(rollout),
+            beside=None if rollout is None else self._second_server(rollout),
             remotes=self._peers.serving(model),
             reason=self._reason(live),
             classes=self.classes(labelled_by),
         )
 
-    def _beside(self, rollout: Rollout) -> Beside | None:
+    def _second_server(self, rollout: Rollout) -> Beside | None:
         policy = rollout.policy
         if rollout.watching:
             before = None if rollout.previous is None or policy.watch_share == 0 else self._server(rollout.previous)
@@ -192,10 +227,12 @@ class ServingState:
         """Labels from the bundle's manifest; empty when the bundle is not here."""
         if release_id is None:
             return []
-        try:
-            return read_manifest(self.spec(release_id).bundle).classes
-        except FlightpathError:
-            return []
+        if release_id not in self._classes:
+            try:
+                self._classes[release_id] = read_manifest(self.spec(release_id).bundle).classes
+            except FlightpathError:
+                return []
+        return self._classes[release_id]
 
     def models(self) -> list[str]:
         rollouts = self._registry.rollouts_under_way()
@@ -206,11 +243,8 @@ class ServingState:
         """Put the planned route in force and return the counters read after that; raises what the gateway raises."""
         async with self._pushing:
             # Planned under the lock, so that the last push is the newest plan.
-            route = self.plan(model)
-            await self._traffic.set_route(route)
-            stats = await self._traffic.stats(model)
-            self._in_force[model] = (route, stats.boot_id)
-            return stats
+            await self._traffic.set_route(await self._registry.run(self.plan, model))
+            return await self._traffic.stats(model)
 
     async def stats(self, model: str) -> Snapshot | None:
         """The gateway's counters, None when it does not answer."""
@@ -223,36 +257,42 @@ class ServingState:
         """What the gateway has counted in the last `budget_window_s`, as far back as this agent has looked."""
         return self._recent.until(model, stats)
 
-    async def keep(self) -> None:
-        """Run live servers, end those that nobody needs and push routes until cancelled."""
-        while True:
-            await self._run_live_servers()
-            await self._end_standbys()
-            await self._end_unwanted()
-            for model in self.models():
-                await self._push_if_changed(model)
-            await asyncio.sleep(self._timing.serving_pass_s)
+    async def look_after(self) -> None:
+        """One pass: run live servers, end those that nobody needs, put routes in force that are not."""
+        await self._run_live_servers()
+        await self._registry.run(self._end_standbys)
+        await self._end_unwanted()
+        planned = await self._registry.run(lambda: {model: self.plan(model) for model in self.models()})
+        failure = await self._put_in_force(planned)
+        if failure is not None and self.gateway_error != str(failure):
+            logger.warning("a route is not in force: %s", failure)
+        self.gateway_error = None if failure is None else str(failure)
 
-    async def _push_if_changed(self, model: str) -> None:
+    async def _put_in_force(self, planned: dict[str, Route]) -> FlightpathError | None:
+        """What kept a route from being in force; a route that the gateway refuses does not keep the others."""
         try:
-            if model in self._in_force and self._in_force[model] == (self.plan(model), await self._boot_id(model)):
-                self.gateway_error = None
-                return
-            await self.push(model)
-            self.gateway_error = None
-        except FlightpathError as failure:
-            if self.gateway_error != str(failure):
-                logger.warning("route of %s is not in force: %s", model, failure)
-            self.gateway_error = str(failure)
+            in_force = await self._traffic.routes()
+        except FlightpathError as silent:
+            return silent
+        failure: FlightpathError | None = None
+        for model, route in planned.items():
+            try:
+                if in_force.get(model) != route:
+                    await self.push(model)
+                if self._recent.is_due(model, self._clock()):
+                    self._recent.note(model, await self._traffic.stats(model), self._clock())
+            except Unreachable as silent:
+                return silent
+            except FlightpathError as refused:
+                failure = refused
+        return failure
 
-    async def _boot_id(self, model: str) -> str | None:
-        """None for a gateway that has forgotten the model."""
-        try:
-            stats = await self._traffic.stats(model)
-        except NotFound:
-            return None
-        self._recent.note(model, stats, self._clock())
-        return stats.boot_id
+    async def close(self) -> None:
+        """Wait for nothing: what runs beside is done again by the next agent."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # What others are told
 

@@ -9,7 +9,8 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
-from serving.errors import FlightpathError
+from serving.regions.acting.supervision import Complaints
+from serving.regions.registry.registry import Registry
 
 logger = logging.getLogger(__name__)
 
@@ -17,10 +18,12 @@ logger = logging.getLogger(__name__)
 class Worker(ABC):
     """Orders of one region. Call `resume` once, `close` at the end."""
 
-    def __init__(self, kind: str, *, retry_s: float) -> None:
+    def __init__(self, kind: str, *, registry: Registry, retry_s: float) -> None:
         self._kind = kind
+        self._registry = registry
         self._retry_s = retry_s
         self._workers: dict[str, asyncio.Task[None]] = {}
+        self._asked: set[str] = set()
 
     @abstractmethod
     def _models_under_way(self) -> Iterable[str]:
@@ -34,9 +37,9 @@ class Worker(ABC):
     async def _advance(self, id: str) -> None:
         """One step: read, decide, then save or act."""
 
-    def resume(self) -> None:
+    async def resume(self) -> None:
         """Go on with what an earlier agent left."""
-        for model in set(self._models_under_way()):
+        for model in set(await self._registry.run(self._models_under_way)):
             self._work_on(model)
 
     async def close(self) -> None:
@@ -47,18 +50,24 @@ class Worker(ABC):
         await asyncio.gather(*workers, return_exceptions=True)
 
     def _work_on(self, model: str) -> None:
+        # A worker that has just seen nothing to do looks again.
+        self._asked.add(model)
         worker = self._workers.get(model)
         if worker is None or worker.done():
             self._workers[model] = asyncio.create_task(self._work(model), name=f"{self._kind}s of {model}")
 
     async def _work(self, model: str) -> None:
-        while (id := self._next(model)) is not None:
+        complaints = Complaints(logger, f"{self._kind}s of {model}")
+        while True:
             try:
-                await self._advance(id)
-            except FlightpathError as failure:
-                logger.warning("%s %s: %s", self._kind, id, failure)
-                await asyncio.sleep(self._retry_s)
-            except Exception:
-                # A bug must not leave an order without anybody who works on it.
-                logger.exception("%s %s", self._kind, id)
+                self._asked.discard(model)
+                id = await self._registry.run(self._next, model)
+                if id is not None:
+                    await self._advance(id)
+                elif model not in self._asked:
+                    return
+                complaints.end()
+            except Exception as failure:
+                # Neither a bug nor a dependency that is away may leave an order without anybody who works on it.
+                complaints.say(failure)
                 await asyncio.sleep(self._retry_s)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from serving.counters import Counters, Snapshot
 from serving.regions.deciding.evidence import Scores, Window
 from serving.regions.deciding.evidence_gates import judge, judge_requests
-from serving.regions.deciding.gates import INCONCLUSIVE, PASSED, GateResult, failures, missing, verdict
+from serving.regions.deciding.gates import INCONCLUSIVE, PASSED, GateResult, failures, gateway_silent, missing, verdict
 from serving.regions.deciding.policy import BACK, GO
 from serving.regions.deciding.rollout_revert import fail, revert_inconclusive
 from serving.regions.deciding.rollout_state import (
@@ -77,10 +77,8 @@ def _live(rollout: Rollout, counted: Snapshot) -> Counters | None:
 
 def decide_shadow(rollout: Rollout, seen: Observation, now: float) -> Action:
     """The candidate answers copies; how they compare may fail it, but nothing passes here."""
-    if rollout.baseline is None:
-        return Do(effect=Effect.SHIFT_WEIGHTS)
-    if seen.stats is None:
-        return Do(effect=Effect.WAIT)
+    if rollout.baseline is None or seen.stats is None:
+        return _without_gateway(rollout, seen, now)
     policy, window = rollout.policy, open_window(rollout, seen.stats)
     gates = judge([*rollout.windows, window], rollout.region, policy, regions=rollout.regions)
     if failures(gates):
@@ -98,11 +96,8 @@ def decide_shadow(rollout: Rollout, seen: Observation, now: float) -> Action:
 
 
 def decide_canary(rollout: Rollout, seen: Observation, now: float) -> Action:
-    if rollout.baseline is None:
-        return Do(effect=Effect.SHIFT_WEIGHTS)
-    if seen.stats is None:
-        # Nothing can be judged while the gateway does not answer; its users are not ours to move either.
-        return Do(effect=Effect.WAIT)
+    if rollout.baseline is None or seen.stats is None:
+        return _without_gateway(rollout, seen, now)
     policy, window = rollout.policy, open_window(rollout, seen.stats)
     requests = judge_requests(window, policy)
     gates = [requests, *judge([*rollout.windows, window], rollout.region, policy, regions=rollout.regions)]
@@ -118,6 +113,16 @@ def decide_canary(rollout: Rollout, seen: Observation, now: float) -> Action:
         if lacking is not None and waited > policy.step_timeout_s:
             return _inconclusive(rollout, gates, window, lacking, now)
     return _gather(rollout, requests, lacking, waited)
+
+
+def _without_gateway(rollout: Rollout, seen: Observation, now: float) -> Action:
+    """Nothing can be judged while the gateway does not answer, and nobody waits for it longer than for users."""
+    begun = rollout.baseline is not None
+    silent_s = seen.gateway_silent_s if begun else now - rollout.steps[-1].started_at
+    if silent_s > rollout.policy.step_timeout_s and not rollout.paused:
+        what = "told no counters" if begun else "did not take the weights"
+        return fail(rollout, [gateway_silent(f"the gateway {what} for {silent_s:.0f} s")], now)
+    return Do(effect=Effect.WAIT if begun else Effect.SHIFT_WEIGHTS)
 
 
 def _lacking(rollout: Rollout, gates: list[GateResult]) -> str | None:

@@ -172,3 +172,8 @@ def golden_unusable(note: str) -> GateResult:
 def server_failed(note: str) -> GateResult:
     """The candidate's server did not start, ended, or answered nonsense."""
     return GateResult(gate="server", measured=None, allowed=None, unit="", status=FAILED, note=note)
+
+
+def gateway_silent(note: str) -> GateResult:
+    """The region's gateway took no weights, or told no counters."""
+    return GateResult(gate="gateway", measured=None, allowed=None, unit="", status=FAILED, note=note)

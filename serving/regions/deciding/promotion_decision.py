@@ -1,9 +1,10 @@
 """What a promotion does next. Pure.
 
 Regions go live one after another. When one rolls back, or the order is aborted, the regions that this
-promotion had changed are taken back in reverse order, or just the failing one if the policy says so.
+promotion had changed are taken back, all at once, or just the failing one if the policy says so.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -29,6 +30,8 @@ class Next:
     region: str = ""
     ahead: tuple[str, ...] = ()
     """Regions whose servers start meanwhile; they hold there."""
+    beside: tuple[str, ...] = ()
+    """Regions of which the same is asked at once."""
     state: str = ""
     reason: str | None = None
 
@@ -39,8 +42,10 @@ def decide_promotion(promotion: Promotion) -> Next:
         return _decide_taking_back(promotion, promotion.ending)
     parts = {region: promotion.parts.get(region, {"state": QUEUED}) for region in promotion.regions}
     for region, part in parts.items():
-        if part["state"] in (ROLLED_BACK, ABORTED):
-            return Next(move=Move.END, region=region, state=part["state"], reason=part.get("reason"))
+        # One that goes back may take long to move its users; the others do not wait for that.
+        back = part["state"] if part["state"] in (ROLLED_BACK, ABORTED) else part.get("ending")
+        if back:
+            return Next(move=Move.END, region=region, state=back, reason=part.get("reason"))
     waiting = [region for region, part in parts.items() if part["state"] != LIVE]
     if not waiting:
         return Next(move=Move.FINISH, state=LIVE)
@@ -51,14 +56,29 @@ def decide_promotion(promotion: Promotion) -> Next:
 
 
 def _decide_taking_back(promotion: Promotion, ending: str) -> Next:
-    for region in reversed(promotion.regions):
-        part = promotion.parts.get(region)
-        if part is None or is_taken_back(part) or region in promotion.owed:
-            continue
-        if part["state"] == LIVE and promotion.policy.rollback_scope == "region" and not part.get("ending"):
-            continue
-        return Next(move=Move.TAKE_BACK, region=region)
+    back = [region for region in reversed(promotion.regions) if _is_to_go_back(promotion, region)]
+    if back:
+        return Next(move=Move.TAKE_BACK, region=back[0], beside=tuple(back[1:]))
     return Next(move=Move.FINISH, state=ending, reason=promotion.reason)
+
+
+def _is_to_go_back(promotion: Promotion, region: str) -> bool:
+    part = promotion.parts.get(region)
+    if part is None or is_taken_back(part) or region in promotion.owed:
+        return False
+    kept = part["state"] == LIVE and promotion.policy.rollback_scope == "region" and not part.get("ending")
+    return not kept
+
+
+def overtaken_by(region: str, later: Sequence[Promotion]) -> str | None:
+    """The later promotion of the model that put its release live in the region: what came before it is over there."""
+    ended = (p for p in later if p.state != RUNNING and region not in p.owed)
+    return next((p.id for p in ended if region in p.parts and p.parts[region]["state"] == LIVE), None)
+
+
+def is_awaited(region: str, later: Sequence[Promotion]) -> bool:
+    """Whether a later promotion is at work in the region: it decides what is served there."""
+    return any(p.state == RUNNING and region in p.parts and p.parts[region]["state"] != QUEUED for p in later)
 
 
 def reopened_by(promotion: Promotion, part: dict[str, Any]) -> Promotion | None:

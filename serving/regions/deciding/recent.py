@@ -13,9 +13,14 @@ class RecentCounts:
         self._sample_s = sample_s
         self._kept: dict[str, deque[tuple[float, Snapshot]]] = {}
 
+    def is_due(self, model: str, now: float) -> bool:
+        """Whether it is time for the next reading."""
+        kept = self._kept.get(model)
+        return not kept or now - kept[-1][0] >= self._sample_s
+
     def note(self, model: str, stats: Snapshot, now: float) -> None:
         kept = self._kept.setdefault(model, deque())
-        if not kept or now - kept[-1][0] >= self._sample_s:
+        if self.is_due(model, now):
             kept.append((now, stats))
         # The one before the window stays while none within it is as old.
         while len(kept) > 1 and now - kept[1][0] >= self._window_s:

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final
 
 from serving.errors import InvalidInput
-from serving.regions.deciding.promotion_state import Promotion
+from serving.regions.deciding.promotion_state import Promotion, is_taken_back
 from serving.regions.deciding.rollback_state import FAILED, LIVE, QUEUED, TERMINAL
 from serving.regions.deciding.rollout_state import ABORTED, ROLLED_BACK
+from serving.regions.deciding.rollout_state import LIVE as PROMOTED
 from serving.releases import check_name
 
 RUNNING: Final = "running"
@@ -176,10 +177,19 @@ def supersede(order: RollbackOrder, by: str, now: float) -> RollbackOrder:
     return replace(order, state=state, failure=failure, finished_at=order.finished_at or now, owed=[], parts=parts)
 
 
-def end_promotion(promotion: Promotion, by: str, now: float) -> Promotion:
-    """The promotion is over at once: its regions hear of the rollback, not of the promotion's end."""
-    parts = {region: _ended_part(part, by, now) for region, part in promotion.parts.items()}
-    return replace(promotion, state=ABORTED, ending=ABORTED, reason=by, finished_at=now, parts=parts, owed=[])
+def end_promotion(promotion: Promotion, by: str, now: float, *, told: list[str]) -> Promotion:
+    """The promotion is over at once. Regions that are `told` hear of the rollback; others where it was under way owe
+    its end, and those where it was live stay so: nobody has asked them to go back."""
+    parts = {r: _ended_part(part, by, now) if r in told else part for r, part in promotion.parts.items()}
+    others = {region: part for region, part in promotion.parts.items() if region not in told}
+    owed = [r for r, part in others.items() if part["state"] != PROMOTED and not is_taken_back(part)]
+    return replace(promotion, state=ABORTED, ending=ABORTED, reason=by, finished_at=now, parts=parts, owed=owed)
+
+
+def forgive(promotion: Promotion, *, told: list[str]) -> Promotion:
+    """What regions owed to a finished promotion is replaced by a rollback, in those that are `told` of it."""
+    owed = [region for region in promotion.owed if region not in told]
+    return replace(promotion, owed=owed, watching=False)
 
 
 def _ended_part(part: dict[str, Any], by: str, now: float) -> dict[str, Any]:

@@ -179,6 +179,8 @@ class Observation:
     """Whether another region serves the model live."""
     stats: Snapshot | None = None
     """None when the gateway did not answer."""
+    gateway_silent_s: float = 0.0
+    """How long it has not."""
     recent: Snapshot | None = None
     """What it counted lately, before this rollout began."""
 

@@ -12,6 +12,8 @@ class Timing:
     """Between two looks at a rollout that waits: a fault shows within this."""
     rollout_retry_s: float = 1.0
     """After a rollout's step failed: a server, a disk or the gateway may be back."""
+    overtaken_poll_s: float = 0.5
+    """While an effect is under way, between two looks whether its rollout was aborted meanwhile."""
     rollback_poll_s: float = 0.1
     """The same for a rollback: users meet the bad version meanwhile."""
     rollback_retry_s: float = 0.5
@@ -36,6 +38,12 @@ class Timing:
     """Between two calls to a region that was silent too long for a rollback."""
     serving_pass_s: float = 0.5
     """Between two passes over live servers, standbys and routes."""
+    stuck_after_s: float = 30.0
+    """A background loop without progress for longer makes `/healthz` answer 503 and name it."""
+    clock_save_s: float = 10.0
+    """How often the region's clock is kept on disk: so far it may fall back when the machine starts anew."""
+    registry_close_s: float = 5.0
+    """How long an agent that ends waits for the registry's last transaction."""
     budget_window_s: float = 3600.0
     """How far back a live version's faults count against its error budget."""
     budget_sample_s: float = 60.0

@@ -42,13 +42,8 @@ class Peers:
         self._models: dict[str, list[RemoteModel]] = {}
         self._reachable: dict[str, bool] = {}
 
-    async def keep(self) -> None:
-        """Ask until cancelled."""
-        while True:
-            await self.ask()
-            await asyncio.sleep(self._timing.peers_poll_s)
-
     async def ask(self) -> None:
+        """Once, all of them side by side; a region that does not answer is no failure."""
         await asyncio.gather(*(self._ask(name) for name in self._regions))
 
     async def _ask(self, name: str) -> None:

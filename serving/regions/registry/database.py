@@ -4,6 +4,8 @@ SQLite runs in WAL mode with synchronous=FULL, so what a transaction committed s
 PostgreSQL is used as it is configured.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,16 +15,32 @@ from serving.errors import Conflict, InvalidInput, RetryableError
 from serving.regions.registry.schema import HEAD
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
-_BUSY_MS: Final = 10_000
+_BUSY_MS: Final = 5_000
+_POSTGRESQL: Final = {
+    "connect_timeout": "3",
+    # A server that vanished without a word is given up after 25 s, a statement that waits for a lock after 10 s.
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "options": "-c statement_timeout=10000",
+}
+
+
+class RegistryUnavailable(RetryableError):
+    """The database did not carry out a transaction: it is away, locked, full or restarting."""
+
+    code = "registry_unavailable"
 
 
 def open_database(url: str) -> sa.Engine:
-    """Connect and migrate; raises InvalidInput for an unusable URL, RetryableError when the database is down."""
+    """Connect and migrate; raises InvalidInput for an unusable URL, RegistryUnavailable when the database is down."""
     try:
         parsed = sa.make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
             Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(parsed, pool_pre_ping=True)
+        defaults = _POSTGRESQL if parsed.get_driver_name().startswith("psycopg") else {}
+        bounds = {name: value for name, value in defaults.items() if name not in parsed.query}
+        engine = sa.create_engine(parsed, pool_pre_ping=True, connect_args=bounds)
     except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as unusable:
         raise InvalidInput("registry_url cannot be used", got=str(unusable), expected="a SQLAlchemy URL") from unusable
     if engine.dialect.name == "sqlite":
@@ -30,13 +48,23 @@ def open_database(url: str) -> sa.Engine:
         sa.event.listen(engine, "begin", _begin_immediately)
     try:
         _migrate(engine)
-    except sa.exc.OperationalError as down:
-        engine.dispose()
-        raise RetryableError("registry cannot be opened", got=str(down.orig), expected="a running database") from down
     except BaseException:
         engine.dispose()
         raise
     return engine
+
+
+@contextlib.contextmanager
+def transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Committed at its end. Raises RegistryUnavailable, after which it is not known whether it was committed."""
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except (sa.exc.IntegrityError, sa.exc.DataError):
+        raise
+    except (sa.exc.DBAPIError, sa.exc.TimeoutError) as away:
+        got = str(away.orig if isinstance(away, sa.exc.DBAPIError) else away)
+        raise RegistryUnavailable("registry does not answer", got=got, expected="a running database") from away
 
 
 def _configure_sqlite(connection: Any, _: object) -> None:
@@ -54,7 +82,7 @@ def _begin_immediately(connection: sa.Connection) -> None:
 
 def _migrate(engine: sa.Engine) -> None:
     """Upgrade to HEAD; a database that is there already costs one query and no import of Alembic."""
-    with engine.begin() as connection:
+    with transaction(engine) as connection:
         current = _revision(connection)
         if current == HEAD:
             return

@@ -42,7 +42,7 @@ class RollbackStore:
         events: Sequence[Event],
     ) -> None:
         """Record an order and what it ends; the id must be new."""
-        with self._registry.engine.begin() as connection:
+        with self._registry.writing() as connection:
             now, table = self._registry.clock(), self._table
             connection.execute(
                 sa.insert(table).values(id=id, model=model, open=True, ordered_at=now, document=document)
@@ -58,7 +58,7 @@ class RollbackStore:
                 mine = schema.promotions.c.id == ended.id
                 connection.execute(sa.update(schema.promotions).where(mine).values(values))
             for event in events:
-                write_event(connection, event, now)
+                write_event(connection, event)
 
     def save(
         self,
@@ -70,7 +70,7 @@ class RollbackStore:
         live: LiveModel | None = None,
     ) -> None:
         """Replace a document and, in the same transaction, what is live."""
-        with self._registry.engine.begin() as connection:
+        with self._registry.writing() as connection:
             now = self._registry.clock()
             connection.execute(
                 sa.update(self._table).where(self._table.c.id == id).values(document=document, open=open)
@@ -78,10 +78,10 @@ class RollbackStore:
             if live is not None:
                 set_live(connection, live, now)
             if event is not None:
-                write_event(connection, event, now)
+                write_event(connection, event)
 
     def find(self, id: str) -> dict[str, Any] | None:
-        with self._registry.engine.begin() as connection:
+        with self._registry.reading() as connection:
             row = connection.execute(sa.select(self._table.c.document).where(self._table.c.id == id)).one_or_none()
         return None if row is None else dict(row.document)
 
@@ -98,7 +98,9 @@ class RollbackStore:
 
     def under_way(self, *, model: str | None = None) -> list[dict[str, Any]]:
         """Documents of those with something left to do, newest first."""
-        return self._select(model, True, None)
+        key = f"{self._table.name} under way"
+        documents = self._registry.remember(key, lambda: self._select(None, True, None))
+        return [document for document in documents if model in (None, document["model"])]
 
     def _select(self, model: str | None, open: bool | None, limit: int | None) -> list[dict[str, Any]]:
         table = self._table
@@ -107,5 +109,5 @@ class RollbackStore:
             query = query.where(table.c.model == model)
         if open is not None:
             query = query.where(table.c.open == open)
-        with self._registry.engine.begin() as connection:
+        with self._registry.reading() as connection:
             return [dict(row.document) for row in connection.execute(query)]

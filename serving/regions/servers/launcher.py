@@ -206,12 +206,13 @@ class LocalLauncher:
             if server.process is not None:
                 await asyncio.to_thread(server.process.stop, grace_s=self._settings.stop_grace_s)
 
-    async def supervise(self) -> None:
-        """Watch the servers until cancelled, which leaves them running."""
+    async def supervise(self, beat: Callable[[], None] = lambda: None) -> None:
+        """Watch the servers until cancelled, which leaves them running; `beat` is called after each look at all."""
         try:
             async with self._probes() as session:
                 while True:
                     await asyncio.gather(*(self._look_at(server, session) for server in list(self._servers.values())))
+                    beat()
                     await asyncio.sleep(self._settings.poll_s)
         finally:
             for server in self._servers.values():

@@ -4,6 +4,7 @@
 model, so a route is never edited: it is computed anew and replaced whole.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,11 +13,11 @@ from urllib.parse import quote
 import aiohttp
 
 from serving.counters import Snapshot, parse_snapshot
-from serving.errors import BadUpstream, Unreachable, error_from_json
+from serving.errors import BadUpstream, InvalidInput, Unreachable, error_from_json
 from serving.regions.deciding.rollout_state import backend_id
 from serving.regions.deciding.timing import DEFAULT_TIMING
 from serving.regions.places.peers import RemoteModel
-from serving.routes import Backend, Mirror, Route
+from serving.routes import Backend, Mirror, Route, parse_route
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +121,10 @@ class TrafficBackend(Protocol):
         """Put a route in force; returns once it is. Raises Unreachable or BadUpstream."""
         ...
 
+    async def routes(self) -> dict[str, Route]:
+        """What is in force, by model, as far as it can be read; raises Unreachable or BadUpstream."""
+        ...
+
     async def stats(self, model: str) -> Snapshot:
         """The model's counters; raises Unreachable or BadUpstream."""
         ...
@@ -148,6 +153,17 @@ class GatewayTraffic:
 
     async def set_route(self, route: Route) -> None:
         await self._call("PUT", f"/routes/{quote(route.model, safe='')}", route.to_json())
+
+    async def routes(self) -> dict[str, Route]:
+        answer = await self._call("GET", "/routes")
+        if not isinstance(answer, dict) or not isinstance(answer.get("routes"), list):
+            raise BadUpstream("gateway's routes cannot be read", got=answer, expected="see docs/api.md")
+        found = {}
+        for raw in answer["routes"]:
+            # One that cannot be read is not the one that is wanted.
+            with contextlib.suppress(InvalidInput, KeyError, TypeError):
+                found[str(raw["model"])] = parse_route(raw, model=raw["model"])
+        return found
 
     async def stats(self, model: str) -> Snapshot:
         answer = await self._call("GET", f"/stats/{quote(model, safe='')}")
