@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import socket
 import sys
@@ -25,6 +26,7 @@ from serving.regions.acting.agent_api import AgentApi
 from serving.regions.acting.metrics import AgentMetrics
 from serving.regions.acting.promotion_leader import PromotionLeader
 from serving.regions.acting.promotion_orders import PromotionOrders
+from serving.regions.acting.regional_rollbacks import RegionalRollbacks
 from serving.regions.acting.rollback_leader import RollbackLeader
 from serving.regions.acting.rollback_worker import RollbackWorker
 from serving.regions.acting.rollout_worker import RolloutWorker, replication_lag_s
@@ -150,6 +152,11 @@ class Agent:
         self.loops.repeat(
             "serving", self.serving.look_after, every_s=timing.serving_pass_s, stuck_after_s=stuck_after_s
         )
+        if self.rollback_leader is None:
+            # A home that is away for long is no fault of this agent's.
+            self.loops.repeat(
+                "reports to home", self.regional_rollbacks.report, every_s=timing.owed_every_s, stuck_after_s=math.inf
+            )
         self.loops.repeat("peers", self.peers.ask, every_s=timing.peers_poll_s, stuck_after_s=stuck_after_s)
 
     def _stuck(self) -> list[str]:
@@ -193,6 +200,13 @@ class Agent:
             serving=self.serving,
             metrics=self.metrics,
             clock=self._clock,
+        )
+        self.regional_rollbacks = RegionalRollbacks(
+            region.name,
+            self._topology.home_region,
+            registry=self.registry,
+            worker=self.rollbacks,
+            home=AgentClient(self._topology.home.agent_url, tokens["peer"]),
         )
         self.rollouts = RolloutWorker(
             region,
@@ -276,6 +290,7 @@ class Agent:
             serving=self.serving,
             promotions=self.promotions,
             rollback_leader=self.rollback_leader,
+            regional_rollbacks=self.regional_rollbacks,
             describe_region=self.describe,
             metrics=self.metrics,
             servers=self._server_urls,

@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.errors import InvalidInput, PermanentError, RetryableError
+from serving.errors import InvalidInput, PermanentError, RetryableError, Unreachable
 from serving.regions.places.client import AgentClient
 from tasks.progress import announce
 
@@ -53,21 +53,21 @@ def make_rollback_order(*, model: str, to_version: int, regions: list[str], reas
 
 
 async def roll_back(
-    agent: AgentClient,
+    agents: Sequence[AgentClient],
     rollback_id: str,
     order: dict[str, Any],
     *,
     timeout_s: float,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> RollbackOutcome:
-    """Order it and follow it to the end; the agents finish it even if this process dies.
+    """Order it at the first agent that answers and follow it to the end; it is finished even if this process dies.
 
     Raises:
         PermanentError: it was refused, or a region could not go back.
         RetryableError: it had not ended after `timeout_s`.
     """
     began = time.monotonic()
-    document = await agent.put_rollback(rollback_id, order)
+    agent, document = await _order(agents, rollback_id, order)
     shown = ""
     while not document["finished_at"]:
         shown = _show(document, shown)
@@ -77,6 +77,19 @@ async def roll_back(
         document = await _ask(agent, rollback_id, document)
     _show(document, shown)
     return _outcome(document)
+
+
+async def _order(
+    agents: Sequence[AgentClient], rollback_id: str, order: dict[str, Any]
+) -> tuple[AgentClient, dict[str, Any]]:
+    """Who took it, and its state."""
+    *others, last = agents
+    for agent in others:
+        try:
+            return agent, await agent.put_rollback(rollback_id, order)
+        except Unreachable as silent:
+            announce("rollback", f"{silent}; ordered at {last.base_url}")
+    return last, await last.put_rollback(rollback_id, order)
 
 
 async def _ask(agent: AgentClient, rollback_id: str, known: dict[str, Any]) -> dict[str, Any]:

@@ -41,11 +41,14 @@ def roll_back_model(model: str, to_version: int, regions: list[str], reason: str
     """Order the rollback and wait for it; the same id again finds the same rollback."""
     check_name("model name", model)
     topology = load_topology(Settings())
-    agent = _agent(topology)
     order = make_rollback_order(model=model, to_version=to_version, regions=regions, reason=reason)
     identifier = rollback_id or _rollback_id(model)
     check_name("rollback id", identifier)
-    return asyncio.run(roll_back(agent, identifier, order, timeout_s=_ROLLBACK_S))
+    agents = [_agent(topology)]
+    if len(regions) == 1 and regions[0] != topology.home_region:
+        # Home may be away, and a region's own agent takes a rollback for its region.
+        agents.append(_agent(topology, regions[0]))
+    return asyncio.run(roll_back(agents, identifier, order, timeout_s=_ROLLBACK_S))
 
 
 @task(retries=2)
@@ -56,9 +59,11 @@ def retry_promotion(promotion_id: str) -> PromotionOutcome:
     return asyncio.run(follow_retry(_agent(load_topology(Settings())), promotion_id))
 
 
-def _agent(topology: Topology) -> AgentClient:
+def _agent(topology: Topology, region: str = "") -> AgentClient:
+    """The home region's, or that of a region."""
     token = TokenFolder(folder=topology.token_folder).read("promoter")
-    return AgentClient(topology.home.agent_url, token, on_behalf_of=present_actor())
+    url = topology.region(region or topology.home_region).agent_url
+    return AgentClient(url, token, on_behalf_of=present_actor())
 
 
 def _rollback_id(model: str) -> str:

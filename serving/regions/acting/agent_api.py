@@ -20,6 +20,7 @@ from serving.credentials import bearer, same_token
 from serving.errors import Conflict, FlightpathError, InvalidInput, NotFound, Unauthorized
 from serving.regions.acting.metrics import AgentMetrics
 from serving.regions.acting.promotion_orders import OVERRIDE, PromotionOrders
+from serving.regions.acting.regional_rollbacks import RegionalRollbacks
 from serving.regions.acting.rollback_leader import RollbackLeader
 from serving.regions.acting.rollback_worker import RollbackWorker
 from serving.regions.acting.rollout_worker import RolloutWorker
@@ -57,6 +58,7 @@ class AgentApi:
     promotions: PromotionOrders | None
     """None in every region but the home region, and so is the next."""
     rollback_leader: RollbackLeader | None
+    regional_rollbacks: RegionalRollbacks
     describe_region: Callable[[], dict[str, Any]]
     metrics: AgentMetrics
     servers: Callable[[], Mapping[str, str]]
@@ -90,6 +92,7 @@ class AgentApi:
                 self._route("DELETE", peer, self._revert_rollout, ("peer",)),
                 self._route("POST", f"{peer}/revert", self._revert_rollout, ("peer",)),
                 self._route("PUT", "/v1/peer/rollbacks/{id}", self._put_region_rollback, ("peer",)),
+                self._route("PUT", "/v1/peer/rollbacks/{id}/report", self._take_report, ("peer",)),
                 self._route("GET", "/v1/peer/rollbacks/{id}", self._get_region_rollback, ("peer",)),
                 self._route("GET", "/v1/peer/models", self._get_models, ("peer",)),
                 Route("/healthz", self._get_health),
@@ -186,24 +189,24 @@ class AgentApi:
 
     # Rollbacks
 
-    def _home_rollbacks(self) -> RollbackLeader:
-        self._home()
-        assert self.rollback_leader is not None
-        return self.rollback_leader
-
     async def _put_rollback(self, request: Request) -> Response:
-        home, order = self._home_rollbacks(), await _body(request)
-        rollback, new = await home.order(request.path_params["id"], order, actor=request.state.actor)
+        order = await _body(request)
+        taker = self.rollback_leader or self.regional_rollbacks
+        rollback, new = await taker.order(request.path_params["id"], order, actor=request.state.actor)
         return JSONResponse(rollback, status_code=201 if new else 200)
 
     async def _get_rollback(self, request: Request) -> Response:
-        home = self._home_rollbacks()
-        return JSONResponse(await self.registry.run(home.show, request.path_params["id"]))
+        return JSONResponse(await (self.rollback_leader or self.regional_rollbacks).show(request.path_params["id"]))
 
     async def _list_rollbacks(self, request: Request) -> Response:
-        home = self._home_rollbacks()
-        rollbacks = await self.registry.run(home.newest, request.query_params.get("model"))
-        return JSONResponse({"rollbacks": rollbacks})
+        model = request.query_params.get("model")
+        return JSONResponse({"rollbacks": await (self.rollback_leader or self.regional_rollbacks).newest(model)})
+
+    async def _take_report(self, request: Request) -> Response:
+        self._home()
+        assert self.rollback_leader is not None
+        report = await _body(request)
+        return JSONResponse(await self.rollback_leader.take_report(request.path_params["id"], report))
 
     # The region
 

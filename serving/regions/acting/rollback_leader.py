@@ -25,6 +25,7 @@ from serving.regions.deciding.rollback_order import (
     note_part,
     note_refusal,
     read_asked,
+    read_report,
     read_rollback_order,
     region_order,
     show_rollback_order,
@@ -93,7 +94,7 @@ class RollbackLeader(Leader):
             self._accept(id, asked, actor)
         elif known["asked"] != asked.to_json():
             raise Conflict(f"rollback {id} was ordered with other content", got=raw, expected=known["asked"])
-        return self.show(id), known is None
+        return self._show(id), known is None
 
     def _accept(self, id: str, asked: Asked, actor: str) -> None:
         now = self._clock()
@@ -120,6 +121,33 @@ class RollbackLeader(Leader):
         for promotion in ended:
             if promotion.reason == by:
                 self._on_promotion_ended(promotion)
+
+    async def take_report(self, id: str, raw: dict[str, Any]) -> dict[str, Any]:
+        """Keep a rollback that a region took for itself and has ended; the same again changes nothing.
+
+        Raises InvalidInput, or Conflict when another rollback has this id.
+        """
+        check_name("rollback id", id)
+        order = read_report(id, raw, [region.name for region in self._topology.regions])
+        return await self._registry.run(self._keep_report, order)
+
+    def _keep_report(self, order: RollbackOrder) -> dict[str, Any]:
+        known = self._store.find(order.id)
+        if known is None:
+            promotions = map(read_promotion, self._registry.promotions(model=order.model))
+            owing = [p for p in promotions if p.state != PROMOTION_RUNNING and _is_open(p)]
+            told = [forgive(promotion, told=order.regions) for promotion in owing]
+            self._store.add(
+                order.id,
+                order.model,
+                order.to_json(),
+                promotions=[Ended(id=p.id, document=p.to_json()) for p in told],
+                events=[_event(order, f"{order.regions[0]} went back by itself, ordered there by {order.actor}")],
+                open=False,
+            )
+        elif (known["asked"], known["regions"]) != (order.asked, order.regions):
+            raise Conflict(f"rollback {order.id} is another one here", got=order.asked, expected=known["asked"])
+        return self._show(order.id)
 
     def _make(
         self, id: str, asked: Asked, promotions: list[Promotion], others: list[RollbackOrder], actor: str
@@ -162,11 +190,15 @@ class RollbackLeader(Leader):
         been_live = self._registry.been_live(order.model)
         find_target(read_region_order(region_order(order)), live, been_live=been_live, ends_rollouts=ends_rollouts)
 
-    def show(self, id: str) -> dict[str, Any]:
+    async def show(self, id: str) -> dict[str, Any]:
+        return await self._registry.run(self._show, id)
+
+    def _show(self, id: str) -> dict[str, Any]:
         return show_rollback_order(self._read(id))
 
-    def newest(self, model: str | None) -> list[dict[str, Any]]:
-        return [show_rollback_order(read_rollback_order(document)) for document in self._store.newest(model=model)]
+    async def newest(self, model: str | None) -> list[dict[str, Any]]:
+        documents = await self._registry.run(self._store.newest, model=model)
+        return [show_rollback_order(read_rollback_order(document)) for document in documents]
 
     def refuse_promotion(self, model: str) -> None:
         """Raises Conflict while a rollback of the model is running."""

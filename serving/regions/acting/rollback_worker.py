@@ -273,6 +273,10 @@ class RollbackWorker(Worker):
             self._save(done, "settled")
             self._metrics.rollback_settled(done)
 
+    def note_reported(self, id: str) -> None:
+        """The home region knows of it."""
+        self._save(replace(self._read(id), reported=True), "told to the home region")
+
     # Persistence
 
     def _read(self, id: str) -> Rollback:

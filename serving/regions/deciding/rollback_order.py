@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from serving.errors import InvalidInput
 from serving.regions.deciding.promotion_state import Promotion, is_taken_back
-from serving.regions.deciding.rollback_state import FAILED, LIVE, QUEUED, TERMINAL
+from serving.regions.deciding.rollback_state import FAILED, LIVE, QUEUED, TERMINAL, Rollback
 from serving.regions.deciding.rollout_state import ABORTED, ROLLED_BACK
 from serving.regions.deciding.rollout_state import LIVE as PROMOTED
 from serving.releases import check_name
@@ -234,3 +234,37 @@ def show_rollback_order(order: RollbackOrder) -> dict[str, Any]:
         "supersedes": order.supersedes,
         "regions": [order.parts.get(region) or unasked(order, region) for region in order.regions],
     }
+
+
+def show_regional(rollback: Rollback, part: dict[str, Any]) -> dict[str, Any]:
+    """The same of a rollback that a region took for itself."""
+    return show_rollback_order(_regional(rollback.id, rollback.order, rollback.ordered_at, part))
+
+
+def _regional(id: str, told: dict[str, Any], ordered_at: float, part: dict[str, Any]) -> RollbackOrder:
+    order = RollbackOrder(
+        id=id,
+        asked=told["asked"],
+        model=part["model"],
+        reason=told["asked"]["reason"],
+        release=part["release"],
+        bad=told["bad"],
+        supersedes=told["supersedes"],
+        regions=[part["region"]],
+        ordered_at=ordered_at,
+        actor=told["actor"],
+    )
+    return note_part(order, part, part["finished_at"] or ordered_at)
+
+
+def read_report(id: str, raw: Any, region_names: list[str]) -> RollbackOrder:
+    """What a region's agent tells of a rollback that it took and ended; raises InvalidInput."""
+    names = {"region", "asked", "actor", "bad", "supersedes", "ordered_at", "part"}
+    parts = {"region", "model", "release", "state", "reason", "finished_at", "settled"}
+    if not isinstance(raw, dict) or names - set(raw) or raw["region"] not in region_names:
+        raise InvalidInput("rollback report is malformed", got=raw, expected=", ".join(sorted(names)))
+    part, asked = raw["part"], raw["asked"]
+    sound = isinstance(part, dict) and not parts - set(part) and isinstance(asked, dict) and "reason" in asked
+    if not sound or part["region"] != raw["region"] or not part["settled"]:
+        raise InvalidInput("rollback report is malformed", got=raw, expected="a part that has ended, with its order")
+    return _regional(id, raw, float(raw["ordered_at"]), part)

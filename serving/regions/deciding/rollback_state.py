@@ -61,6 +61,8 @@ class Rollback:
     """When a replaced server was last seen to have finished a request; None if it finished none since the order."""
     finished_at: float | None = None
     settled: bool = False
+    reported: bool = False
+    """Whether the home region knows of one that was ordered here."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

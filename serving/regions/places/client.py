@@ -89,7 +89,7 @@ class AgentClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as broken:
             raise self._unreachable(broken) from broken
 
-    # Rollbacks (role promoter or operator; at the home region's agent)
+    # Rollbacks (role promoter or operator; at the home region's agent, or for one region at its own)
 
     async def put_rollback(self, id: str, order: dict[str, Any]) -> dict[str, Any]:
         """Order a rollback, or find the one ordered before under this id with this content.
@@ -139,6 +139,10 @@ class AgentClient:
 
     async def put_region_rollback(self, id: str, order: dict[str, Any]) -> dict[str, Any]:
         return await self._object("PUT", f"/v1/peer/rollbacks/{_part(id)}", order)
+
+    async def report_rollback(self, id: str, report: dict[str, Any]) -> dict[str, Any]:
+        """Tell the home region's agent of a rollback that a region took for itself."""
+        return await self._object("PUT", f"/v1/peer/rollbacks/{_part(id)}/report", report)
 
     async def get_region_rollback(self, id: str) -> dict[str, Any]:
         return await self._object("GET", f"/v1/peer/rollbacks/{_part(id)}")

@@ -40,12 +40,13 @@ class RollbackStore:
         rollouts: Sequence[Ended] = (),
         promotions: Sequence[Ended] = (),
         events: Sequence[Event],
+        open: bool = True,
     ) -> None:
-        """Record an order and what it ends; the id must be new."""
+        """Record an order and what it ends; the id must be new. `open`: whether anything is left to do."""
         with self._registry.writing() as connection:
             now, table = self._registry.clock(), self._table
             connection.execute(
-                sa.insert(table).values(id=id, model=model, open=True, ordered_at=now, document=document)
+                sa.insert(table).values(id=id, model=model, open=open, ordered_at=now, document=document)
             )
             for ended in rollbacks:
                 values = {"document": ended.document, "open": False}
