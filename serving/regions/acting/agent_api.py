@@ -95,6 +95,7 @@ class AgentApi:
                 self._route("PUT", "/v1/peer/rollbacks/{id}/report", self._take_report, ("peer",)),
                 self._route("GET", "/v1/peer/rollbacks/{id}", self._get_region_rollback, ("peer",)),
                 self._route("GET", "/v1/peer/models", self._get_models, ("peer",)),
+                Route("/livez", self._get_life),
                 Route("/healthz", self._get_health),
                 Route("/readyz", self._get_readiness),
                 Route("/metrics", self._get_metrics),
@@ -257,6 +258,10 @@ class AgentApi:
         return JSONResponse({"region": self.region, "models": models})
 
     # Probes
+
+    async def _get_life(self, request: Request) -> Response:
+        """Whether the process answers: what a restart could mend."""
+        return PlainTextResponse("alive\n")
 
     async def _get_health(self, request: Request) -> Response:
         """Whether everything that runs in the background makes progress; what does not, by name."""
