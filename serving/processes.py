@@ -4,12 +4,13 @@ A record `<folder>/<name>.json` names pid and start time; a pid that was reused 
 has another start time and is never signalled.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -35,6 +36,21 @@ class ProcessRecord:
     @property
     def alive(self) -> bool:
         return _process(self) is not None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether SIGSTOP or a terminal holds it, until SIGCONT or SIGKILL."""
+        process = _process(self)
+        return process is not None and any_stopped([process])
+
+
+def any_stopped(some: Iterable[psutil.Process]) -> bool:
+    """Whether the kernel holds one of them; one that a debugger holds does not count."""
+    for process in some:
+        with contextlib.suppress(psutil.Error):
+            if process.status() == psutil.STATUS_STOPPED:
+                return True
+    return False
 
 
 def _process(record: ProcessRecord) -> psutil.Process | None:

@@ -105,10 +105,17 @@ class ServerProcess:
     def alive(self) -> bool:
         return self.record.alive if self.child is None else self.child.poll() is None
 
+    def group(self) -> list[psutil.Process]:
+        """All that carry its mark. Reads the environment of every process there is, so not for each look."""
+        return _find_marked(self._is_mine)
+
+    def _is_mine(self, mark: str) -> bool:
+        return mark == self.record.detail.get("mark")
+
     def stop(self, *, grace_s: float) -> None:
         """End it and whatever it started; blocks until it is gone."""
         processes.stop(self.record, grace_s=grace_s)
-        _kill_marked(lambda mark: mark == self.record.detail.get("mark"))
+        _kill_marked(self._is_mine)
         if self.child is not None:
             self.child.wait()
         self.forget()
@@ -158,15 +165,24 @@ def _mark_of(folder: Path) -> str:
     return f"{folder.resolve()}#"
 
 
-def _kill_marked(wanted: Callable[[str], bool]) -> list[int]:
-    """SIGKILL to every process whose mark is wanted, in whatever group or session it is."""
-    ended = []
+def _find_marked(wanted: Callable[[str], bool]) -> list[psutil.Process]:
+    """The processes whose mark is wanted, in whatever group or session they are."""
+    found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             mark = process.environ().get(MARK)
             if mark is not None and wanted(mark):
-                process.kill()
-                ended.append(process.pid)
+                found.append(process)
+    return found
+
+
+def _kill_marked(wanted: Callable[[str], bool]) -> list[int]:
+    """SIGKILL to each, the stopped ones too; returns the pids."""
+    ended = []
+    for process in _find_marked(wanted):
+        with contextlib.suppress(psutil.Error, OSError):
+            process.kill()
+            ended.append(process.pid)
     return ended
 
 
