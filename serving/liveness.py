@@ -44,7 +44,8 @@ class Liveness:
     why: str = ""
     """Of any verdict but ALIVE."""
     _looked_at: float | None = None
-    _stopped_s: float = 0.0
+    _stopped_s: float | None = None
+    """From the first look that found it stopped; None while it is not."""
     _silent_s: float = 0.0
 
     def look(self, now: float, *, answered: bool, stopped: bool, working: bool = False) -> Verdict:
@@ -56,21 +57,24 @@ class Liveness:
         passed = 0.0 if self._looked_at is None else min(now - self._looked_at, self.limits.longest_gap_s)
         self._looked_at = now
         if answered or (working and not stopped):
-            self._stopped_s = self._silent_s = 0.0
+            self._stopped_s, self._silent_s = None, 0.0
             self.verdict, self.why = Verdict.ALIVE, ""
             return self.verdict
-        self._stopped_s = self._stopped_s + passed if stopped else 0.0
+        if not stopped:
+            self._stopped_s = None
+        else:
+            self._stopped_s = 0.0 if self._stopped_s is None else self._stopped_s + passed
         self._silent_s += passed
-        self._judge(stopped=stopped)
+        self._judge()
         return self.verdict
 
-    def _judge(self, *, stopped: bool) -> None:
+    def _judge(self) -> None:
         """A verdict is never softened here: only a sign of life takes it back."""
-        limits = self.limits
-        if self._stopped_s >= limits.stopped_dead_s or self._silent_s >= limits.hung_dead_s:
+        limits, stopped_s = self.limits, self._stopped_s or 0.0
+        if stopped_s >= limits.stopped_dead_s or self._silent_s >= limits.hung_dead_s:
             self.verdict = Verdict.DEAD
-        elif self._stopped_s >= limits.stopped_silent_s or self._silent_s >= limits.hung_silent_s:
+        elif stopped_s >= limits.stopped_silent_s or self._silent_s >= limits.hung_silent_s:
             self.verdict = Verdict.SILENT
         if self.verdict is not Verdict.ALIVE:
-            held, silent = f"stopped for {self._stopped_s:.0f} s", f"no sign of life for {self._silent_s:.0f} s"
-            self.why = held if stopped else silent
+            stopped = f"stopped for {stopped_s:.0f} s"
+            self.why = f"no sign of life for {self._silent_s:.0f} s" if self._stopped_s is None else stopped

@@ -1,7 +1,8 @@
 """Long-lived child processes with a record on disk, so that whoever starts next can adopt or end them.
 
-A record `<folder>/<name>.json` names pid and start time; a pid that was reused by another process
-has another start time and is never signalled.
+A record `<folder>/<name>.json` names pid and start; a pid that was reused by another process has another start
+and is never signalled. The start is told in ticks since boot: in seconds since the epoch, the kernel moves that of
+every process with the wall clock, and all that runs would seem to be somebody else's.
 """
 
 import contextlib
@@ -28,8 +29,10 @@ class ProcessRecord:
     name: str
     pid: int
     started_at: float
-    """Creation time that the kernel reports, seconds since the epoch."""
+    """Creation time that the kernel reported at the start, seconds since the epoch."""
     command: list[str]
+    born: str | None = None
+    """`<id of the boot>:<clock ticks from boot to start>`; None in a record of older code."""
     detail: dict[str, Any] = field(default_factory=dict)
     """Whatever the owner needs to adopt it: port, release, code version."""
 
@@ -56,9 +59,23 @@ def any_stopped(some: Iterable[psutil.Process]) -> bool:
 def _process(record: ProcessRecord) -> psutil.Process | None:
     try:
         process = psutil.Process(record.pid)
-        same = abs(process.create_time() - record.started_at) < 0.02
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        return process if _is(process, record) and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
+        return None
+
+
+def _is(process: psutil.Process, record: ProcessRecord) -> bool:
+    if record.born is None:
+        return bool(abs(process.create_time() - record.started_at) < 0.02)
+    return _born(process.pid) == record.born
+
+
+def _born(pid: int) -> str | None:
+    """The `born` of a process, None if there is none (proc(5): field 22 of `stat`, whose second may hold anything)."""
+    try:
+        ticks = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}:{ticks}"
+    except (FileNotFoundError, ProcessLookupError):
         return None
 
 
@@ -86,6 +103,7 @@ def spawn(
         pid=child.pid,
         started_at=psutil.Process(child.pid).create_time(),
         command=list(command),
+        born=_born(child.pid),
         detail=detail or {},
     )
     _write(folder, record)
@@ -152,13 +170,28 @@ def wait_until_gone(record: ProcessRecord, *, timeout_s: float) -> bool:
 
 
 def _kill_session(record: ProcessRecord) -> None:
-    """End what is left of the session that the process led; its id is the leader's pid."""
+    """End what is left of the session that the process led."""
+    for process in session(record):
+        with contextlib.suppress(psutil.Error, OSError):
+            process.send_signal(signal.SIGKILL)
+
+
+def session(record: ProcessRecord) -> list[psutil.Process]:
+    """The living processes of the session that the recorded one leads or led; its id is the leader's pid."""
+    found = []
     for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == record.pid and process.create_time() >= record.started_at - 0.02:
-                process.send_signal(signal.SIGKILL)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError, PermissionError):
-            continue
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == record.pid and _not_older(process, record):
+                found.append(process)
+    return found
+
+
+def _not_older(process: psutil.Process, record: ProcessRecord) -> bool:
+    """Whether it may belong to the session of the record's process, rather than of an earlier one with its pid."""
+    if record.born is None:
+        return bool(process.create_time() >= record.started_at - 0.02)
+    (boot, _, ticks), (same_boot, _, own_ticks) = record.born.partition(":"), (_born(process.pid) or "").partition(":")
+    return boot == same_boot and int(own_ticks) >= int(ticks)
 
 
 def listener(port: int) -> psutil.Process | None:

@@ -1,4 +1,4 @@
-"""SIGSTOP to the engine of a real vLLM: its front still speaks HTTP and says that it is well, and nobody is answered."""
+"""SIGSTOP to the engine of a real vLLM: its front still says that it is well, and answers nobody."""
 
 import asyncio
 import contextlib

@@ -106,8 +106,11 @@ class ServerProcess:
         return self.record.alive if self.child is None else self.child.poll() is None
 
     def group(self) -> list[psutil.Process]:
-        """All that carry its mark. Reads the environment of every process there is, so not for each look."""
-        return _find_marked(self._is_mine)
+        """All processes of its session or with its mark. Looks at every process there is, so not for each look.
+
+        vLLM's engine writes its title over its environment, and the mark with it.
+        """
+        return [*processes.session(self.record), *_find_marked(self._is_mine)]
 
     def _is_mine(self, mark: str) -> bool:
         return mark == self.record.detail.get("mark")
