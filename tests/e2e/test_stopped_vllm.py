@@ -73,5 +73,5 @@ async def test_a_stopped_engine_leaves_the_route_comes_back_and_is_replaced(tmp_
         await until(lambda: restarts != [], timeout_s=60)
         (after,) = read_records(tmp_path / "servers")
     assert restarts[0].startswith("killed: stopped for")
-    assert not core.is_running()
+    assert not core.is_running() or core.status() == psutil.STATUS_ZOMBIE
     assert after.pid != before.pid
