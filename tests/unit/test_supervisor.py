@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from flightpath.local.health import HealthCall
-from flightpath.local.state import StateRoot
-from flightpath.local.supervisor import Child, ChildSpec, CrashHistory, locked
+from flightpath.local.regions import _ensure_supervisor
+from flightpath.local.state import StateRoot, running_code
+from flightpath.local.supervisor import Child, ChildSpec, CrashHistory, _taken, locked
 from serving.errors import Conflict
-from serving.processes import stop
+from serving.processes import spawn, stop
 from tests.fakes.ports import free_port
 
 
@@ -202,6 +203,38 @@ def test_a_stopped_child_that_goes_on_is_left_alone(tmp_path: Path, pool: Execut
     assert child.record.pid == pid
     assert child.record.alive
     end(child)
+
+
+def test_a_child_that_never_answers_is_killed_and_started_again(tmp_path: Path, pool: Executor) -> None:
+    child = _child(tmp_path, "v1", pool)
+    child.begin(0.0)
+    first, now = child.record, 0.0
+    assert first is not None
+    while child.record == first:
+        child.tick(now)
+        now += 1.0
+        assert now < 300
+    assert not first.alive
+    # Longer than a busy one takes for its first answer.
+    assert now > 120
+    end(child)
+
+
+def test_a_supervisor_that_runs_is_asked_to_try_again_at_once(tmp_path: Path) -> None:
+    root = StateRoot(tmp_path)
+    record, process = spawn(
+        root.run,
+        "supervisor",
+        [sys.executable, "-c", "import signal; signal.pause()"],
+        log=tmp_path / "log",
+        detail={"code": running_code()},
+    )
+    assert not _ensure_supervisor(root, print)
+    assert root.retry.exists()
+    assert _taken(root.retry)
+    assert not _taken(root.retry)
+    stop(record, grace_s=0.0)
+    process.wait()
 
 
 def test_a_stopped_predecessor_is_not_waited_for(tmp_path: Path, pool: Executor) -> None:
