@@ -106,7 +106,13 @@ def spawn(
         born=_born(child.pid),
         detail=detail or {},
     )
-    _write(folder, record)
+    try:
+        _write(folder, record)
+    except OSError:
+        # Without a record nobody would ever find it again.
+        child.kill()
+        child.wait()
+        raise
     return record, child
 
 
@@ -152,9 +158,12 @@ def forget(folder: Path, name: str) -> None:
 
 
 def stop(record: ProcessRecord, *, grace_s: float) -> None:
-    """SIGTERM to the process, then after `grace_s` SIGKILL to its whole session."""
+    """SIGTERM to the process, then after `grace_s` SIGKILL to its whole session.
+
+    A process that is stopped is killed at once: it would keep the SIGTERM until SIGCONT.
+    """
     process = _process(record)
-    if process is not None:
+    if process is not None and not any_stopped([process]):
         process.terminate()
         wait_until_gone(record, timeout_s=grace_s)
     _kill_session(record)

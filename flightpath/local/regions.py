@@ -48,7 +48,7 @@ def _ensure_supervisor(root: StateRoot, say: Say) -> bool:
     running = root.record("supervisor")
     if running is not None and running.stopped:
         say(f"replacing the supervisor (pid {running.pid}), which is stopped")
-        stop(running, grace_s=0.0)
+        stop(running, grace_s=_GRACE_S)
     elif running is not None and running.detail.get("code") == running_code():
         root.retry.touch()
         return False

@@ -122,21 +122,27 @@ class Child:
             return
         if old is not None and (old.stopped or not self.spec.hands_over):
             LOGGER.info("%s: ending pid %d of other code", self.spec.name, old.pid)
-            stop(old, grace_s=0.0 if old.stopped else _AGENT_GRACE_S)
+            stop(old, grace_s=_AGENT_GRACE_S)
         elif old is not None:
             # Under a name of its own, so that `flightpath down` finds it whatever becomes of its successor.
             self.retiring = rename(self.root.run, old, f"{old.name}-retiring-{old.pid}")
         self.start(now)
 
     def start(self, now: float) -> None:
-        self.record, self.popen = spawn(
-            self.root.run,
-            self.spec.name,
-            self.spec.command,
-            log=self.root.logs / f"{self.spec.name}.log",
-            detail={"code": self.code},
-        )
+        """Start it, or count a crash where that is not possible, as on a full disk."""
         self.history.started(now)
+        try:
+            self.record, self.popen = spawn(
+                self.root.run,
+                self.spec.name,
+                self.spec.command,
+                log=self.root.logs / f"{self.spec.name}.log",
+                detail={"code": self.code},
+            )
+        except OSError as impossible:
+            LOGGER.warning("%s: cannot be started: %s", self.spec.name, impossible)
+            self.history.died(now)
+            return
         self.wellness.begin()
         LOGGER.info("%s: started pid %d", self.spec.name, self.record.pid)
 

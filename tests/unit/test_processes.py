@@ -62,6 +62,13 @@ def test_a_reused_pid_is_not_signalled(running: tuple[ProcessRecord, subprocess.
     assert child.poll() is None
 
 
+def test_a_process_whose_record_cannot_be_written_does_not_live_on(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file, where the folder of records would be")
+    with pytest.raises(OSError, match="run"):
+        spawn(tmp_path / "run", "sleeper", ["sleep", "61.5"], log=tmp_path / "log")
+    assert not [p for p in psutil.Process().children() if p.cmdline() == ["sleep", "61.5"]]
+
+
 def test_a_wall_clock_that_was_set_makes_no_process_another_one(
     running: tuple[ProcessRecord, subprocess.Popen[bytes]],
 ) -> None:
@@ -96,8 +103,7 @@ def test_a_process_that_is_held_is_told_from_one_that_runs(
     assert not record.stopped
     child.send_signal(signal.SIGSTOP)
     os.waitpid(child.pid, os.WUNTRACED)
-    # SIGTERM waits for SIGCONT, SIGKILL for nothing.
-    stop(record, grace_s=0.0)
+    stop(record, grace_s=3600.0)
     assert child.wait() == -signal.SIGKILL
 
 

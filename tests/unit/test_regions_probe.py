@@ -168,14 +168,26 @@ async def test_a_slow_server_is_asked_less_often() -> None:
     async with asking(server, ONNX) as asked:
         asked.probe.look(urgent=False)
         await until(lambda: server.asked == 1)
-        asked.now[0] = 1.0
+        asked.now[0] = 0.5
         server.go.set()
         await asked.heard(Signs(answered=True, working=False))
-        asked.now[0] = 20.9
+        asked.now[0] = 10.4
         asked.probe.look(urgent=False)
-        asked.now[0] = 21.1
+        asked.now[0] = 10.6
         await asked.heard(Signs(answered=True, working=False))
         assert server.asked == 2
+
+
+async def test_a_server_that_took_minutes_is_asked_again_soon_enough_not_to_seem_silent() -> None:
+    server = StandIn()
+    async with asking(server, ONNX) as asked:
+        asked.probe.look(urgent=False)
+        await until(lambda: server.asked == 1)
+        asked.now[0] = 100.0
+        server.go.set()
+        await asked.heard(Signs(answered=True, working=False))
+        asked.now[0] = 115.1
+        await asked.heard(Signs(answered=True, working=False))
 
 
 async def test_a_question_that_was_lost_is_followed_by_another() -> None:

@@ -171,6 +171,18 @@ def test_a_child_that_waits_for_its_next_try_starts_when_somebody_asks(tmp_path:
     ended(child)
 
 
+def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path, pool: Executor) -> None:
+    child = _child(tmp_path, "v1", pool)
+    (tmp_path / "logs").write_text("a file, where the folder of logs would be")
+    child.begin(0.0)
+    child.tick(0.3)
+    assert child.record is None
+    (tmp_path / "logs").unlink()
+    child.tick(1.0)
+    assert child.record is not None
+    end(child)
+
+
 def test_a_stopped_child_is_killed_and_started_again(tmp_path: Path, pool: Executor) -> None:
     child = _child(tmp_path, "v1", pool)
     child.begin(0.0)

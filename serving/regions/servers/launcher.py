@@ -102,6 +102,10 @@ class _Server:
     def ready(self) -> bool:
         return self.watch is not None and self.watch.ready
 
+    @property
+    def was_ready(self) -> bool:
+        return self.watch is not None and self.watch.was_ready
+
     def look_away(self) -> None:
         if self.watch is not None:
             self.watch.close()
@@ -146,7 +150,7 @@ class LocalLauncher:
             logger.warning("ended %d processes of no recorded server: %s", len(strays), strays)
         deadline = self._clock() + self._settings.adopt_timeout_s
         async with aiohttp.ClientSession() as session:
-            while silent := [s for s in self._servers.values() if s.process and not s.ready]:
+            while silent := [s for s in self._servers.values() if s.process and not s.was_ready]:
                 if self._clock() >= deadline:
                     break
                 await asyncio.gather(*(self._look_at(server, session) for server in silent))
@@ -215,13 +219,10 @@ class LocalLauncher:
         server = self._servers.pop(name, None)
         if server is None:
             return
-        # One that does not answer would not end at SIGTERM either.
-        silent = server.watch is not None and server.watch.was_ready and not server.watch.ready
         server.look_away()
         async with self._changing[name]:
             if server.process is not None:
-                grace_s = 0.0 if silent else self._settings.stop_grace_s
-                await asyncio.to_thread(server.process.stop, grace_s=grace_s)
+                await asyncio.to_thread(server.process.stop, grace_s=self._settings.stop_grace_s)
 
     async def supervise(self) -> None:
         """Watch the servers until cancelled, which leaves them running."""
@@ -274,7 +275,7 @@ class LocalLauncher:
 
     async def _bury(self, server: _Server, process: ServerProcess, note: str) -> None:
         """A process ended, or is to: was its port taken, is it to run again, or has it failed?"""
-        was_ready = server.watch is not None and server.watch.was_ready
+        was_ready = server.was_ready
         server.look_away()
         # Whatever it started ends with it; the record goes with the process, before another may take its name.
         async with self._changing[server.spec.name]:

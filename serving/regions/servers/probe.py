@@ -27,7 +27,7 @@ class ProbeSettings:
     every_s: float = 2.0
     """From an answer to the next question."""
     share: float = 0.05
-    """Most of a server's time that questions may take: a slow one is asked less often."""
+    """Most of a server's time that questions may take: a slow one is asked less often, down to every `again_s`."""
     again_s: float = 15.0
     """An open question is followed by another: the server may have lost just that one."""
     timeout_s: float = 120.0
@@ -148,7 +148,7 @@ class Probe:
         for other in self._open - {asyncio.current_task()}:
             other.cancel()
         took = self._clock() - began
-        self._ask_at = self._clock() + max(settings.every_s, took / settings.share)
+        self._ask_at = self._clock() + min(max(settings.every_s, took / settings.share), settings.again_s)
 
     async def _look_for_work(self) -> None:
         """By the engine's own metrics. A runtime that tells none has the benefit of the doubt while it says ready."""

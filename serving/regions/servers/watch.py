@@ -23,8 +23,8 @@ from serving.regions.servers.server_process import ServerProcess
 class WatchSettings:
     ready_timeout_s: float = 2.0
     """How long the question whether a server is ready may take."""
-    group_every_s: float = 5.0
-    """How often a server's processes are looked up, which takes a look at all of the machine's."""
+    group_every_s: float = 30.0
+    """How often a server's processes are looked up, and once it is ready: it takes a look at all of the machine's."""
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     """What a ready server is asked, and when."""
     liveness: LivenessLimits = field(default_factory=LivenessLimits)
