@@ -402,7 +402,9 @@ async def test_what_fails_while_a_restart_is_noted_stops_no_watch(tmp_path: Path
     )
     watching = asyncio.create_task(launcher.supervise())
     await launcher.ensure(make_spec(tmp_path, "broken"), restart=True)
-    await until(lambda: launcher.status("rel-1").restarts >= 3)
-    assert not watching.done()
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
+    try:
+        await until(lambda: watching.done() or launcher.status("rel-1").restarts >= 3)
+        assert not watching.done()
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
