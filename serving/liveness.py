@@ -1,8 +1,10 @@
 """When something counts as dead though its process lives: it was stopped, or it hangs.
 
-A stopped process is known by the kernel's word, so seconds are enough. Silence alone proves little: a loaded machine
-or a long queue answers late. So silence counts only while no sign of work is seen either, it needs far longer, and
-the time in which the observer itself did not run is no silence of the observed. Pure: time is handed in.
+A stopped process is known by the kernel's word, so seconds are enough: no load stops a process. Silence alone proves
+little, for a loaded machine or a long queue answers late, and a false verdict is dear: all that a server has queued is
+lost, and the next one starts cold under the same load. So silence counts only while no sign of work is seen either, it
+must last for longer than any user waits, and the time in which the observer itself did not run does not count.
+Pure: time is handed in.
 """
 
 from dataclasses import dataclass, field
