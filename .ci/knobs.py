@@ -14,6 +14,12 @@ PAGE = ROOT / "docs" / "api.md"
 TABLES = {
     "policy": [("serving/regions/deciding/policy.py", "PromotionPolicy")],
     "timing": [("serving/regions/deciding/timing.py", "Timing")],
+    "servers": [
+        ("serving/regions/servers/launcher.py", "LaunchSettings"),
+        ("serving/regions/servers/watch.py", "WatchSettings"),
+        ("serving/regions/servers/probe.py", "ProbeSettings"),
+        ("serving/liveness.py", "LivenessLimits"),
+    ],
     "gateway": [
         ("serving/gateway/endpoints.py", "GatewayLimits"),
         ("serving/gateway/upstream.py", "UpstreamLimits"),
@@ -46,9 +52,11 @@ def rows(path: str, name: str) -> list[str]:
 
 
 def _default(value: ast.expr) -> str:
-    """What the code says, with lambdas and arithmetic worked out."""
+    """What the code says, with factories and arithmetic worked out."""
     if isinstance(value, ast.Call) and value.keywords and isinstance(value.keywords[0].value, ast.Lambda):
         value = value.keywords[0].value.body
+    elif isinstance(value, ast.Call) and value.keywords and value.keywords[0].arg == "default_factory":
+        value = ast.Call(func=value.keywords[0].value, args=[], keywords=[])
     text = ast.unparse(value)
     if isinstance(value, ast.BinOp) and all(
         isinstance(node, ast.BinOp | ast.Constant | ast.operator) for node in ast.walk(value)

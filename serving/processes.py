@@ -1,15 +1,17 @@
 """Long-lived child processes with a record on disk, so that whoever starts next can adopt or end them.
 
-A record `<folder>/<name>.json` names pid and start time; a pid that was reused by another process
-has another start time and is never signalled.
+A record `<folder>/<name>.json` names pid and start; a pid that was reused by another process has another start
+and is never signalled. The start is told in ticks since boot: in seconds since the epoch, the kernel moves that of
+every process with the wall clock, and all that runs would seem to be somebody else's.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -27,8 +29,10 @@ class ProcessRecord:
     name: str
     pid: int
     started_at: float
-    """Creation time that the kernel reports, seconds since the epoch."""
+    """Creation time that the kernel reported at the start, seconds since the epoch."""
     command: list[str]
+    born: str | None = None
+    """`<id of the boot>:<clock ticks from boot to start>`; None in a record of older code."""
     detail: dict[str, Any] = field(default_factory=dict)
     """Whatever the owner needs to adopt it: port, release, code version."""
 
@@ -36,13 +40,42 @@ class ProcessRecord:
     def alive(self) -> bool:
         return _process(self) is not None
 
+    @property
+    def stopped(self) -> bool:
+        """Whether SIGSTOP or a terminal holds it, until SIGCONT or SIGKILL."""
+        process = _process(self)
+        return process is not None and any_stopped([process])
+
+
+def any_stopped(some: Iterable[psutil.Process]) -> bool:
+    """Whether the kernel holds one of them; one that a debugger holds does not count."""
+    for process in some:
+        with contextlib.suppress(psutil.Error):
+            if process.status() == psutil.STATUS_STOPPED:
+                return True
+    return False
+
 
 def _process(record: ProcessRecord) -> psutil.Process | None:
     try:
         process = psutil.Process(record.pid)
-        same = abs(process.create_time() - record.started_at) < 0.02
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        return process if _is(process, record) and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
+        return None
+
+
+def _is(process: psutil.Process, record: ProcessRecord) -> bool:
+    if record.born is None:
+        return bool(abs(process.create_time() - record.started_at) < 0.02)
+    return _born(process.pid) == record.born
+
+
+def _born(pid: int) -> str | None:
+    """The `born` of a process, None if there is none (proc(5): field 22 of `stat`, whose second may hold anything)."""
+    try:
+        ticks = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}:{ticks}"
+    except (FileNotFoundError, ProcessLookupError):
         return None
 
 
@@ -70,9 +103,16 @@ def spawn(
         pid=child.pid,
         started_at=psutil.Process(child.pid).create_time(),
         command=list(command),
+        born=_born(child.pid),
         detail=detail or {},
     )
-    _write(folder, record)
+    try:
+        _write(folder, record)
+    except OSError:
+        # Without a record nobody would ever find it again.
+        child.kill()
+        child.wait()
+        raise
     return record, child
 
 
@@ -118,9 +158,12 @@ def forget(folder: Path, name: str) -> None:
 
 
 def stop(record: ProcessRecord, *, grace_s: float) -> None:
-    """SIGTERM to the process, then after `grace_s` SIGKILL to its whole session."""
+    """SIGTERM to the process, then after `grace_s` SIGKILL to its whole session.
+
+    A process that is stopped is killed at once: it would keep the SIGTERM until SIGCONT.
+    """
     process = _process(record)
-    if process is not None:
+    if process is not None and not any_stopped([process]):
         process.terminate()
         wait_until_gone(record, timeout_s=grace_s)
     _kill_session(record)
@@ -136,13 +179,28 @@ def wait_until_gone(record: ProcessRecord, *, timeout_s: float) -> bool:
 
 
 def _kill_session(record: ProcessRecord) -> None:
-    """End what is left of the session that the process led; its id is the leader's pid."""
+    """End what is left of the session that the process led."""
+    for process in session(record):
+        with contextlib.suppress(psutil.Error, OSError):
+            process.send_signal(signal.SIGKILL)
+
+
+def session(record: ProcessRecord) -> list[psutil.Process]:
+    """The living processes of the session that the recorded one leads or led; its id is the leader's pid."""
+    found = []
     for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == record.pid and process.create_time() >= record.started_at - 0.02:
-                process.send_signal(signal.SIGKILL)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError, PermissionError):
-            continue
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == record.pid and _not_older(process, record):
+                found.append(process)
+    return found
+
+
+def _not_older(process: psutil.Process, record: ProcessRecord) -> bool:
+    """Whether it may belong to the session of the record's process, rather than of an earlier one with its pid."""
+    if record.born is None:
+        return bool(process.create_time() >= record.started_at - 0.02)
+    (boot, _, ticks), (same_boot, _, own_ticks) = record.born.partition(":"), (_born(process.pid) or "").partition(":")
+    return boot == same_boot and int(own_ticks) >= int(ticks)
 
 
 def listener(port: int) -> psutil.Process | None:

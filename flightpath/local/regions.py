@@ -46,9 +46,13 @@ def up(settings: Settings, say: Say) -> bool:
 
 def _ensure_supervisor(root: StateRoot, say: Say) -> bool:
     running = root.record("supervisor")
-    if _runs(root, "supervisor", running_code()):
+    if running is not None and running.stopped:
+        say(f"replacing the supervisor (pid {running.pid}), which is stopped")
+        stop(running, grace_s=_GRACE_S)
+    elif running is not None and running.detail.get("code") == running_code():
+        root.retry.touch()
         return False
-    if running is not None:
+    elif running is not None:
         say(f"replacing the supervisor (pid {running.pid}) of other code")
         stop(running, grace_s=_GRACE_S)
     record, _ = spawn(

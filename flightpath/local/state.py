@@ -37,6 +37,11 @@ class StateRoot:
         return self.path / "supervisor.lock"
 
     @property
+    def retry(self) -> Path:
+        """There while the supervisor is to start at once what waits after crashes; it takes the file away."""
+        return self.path / "supervisor.retry"
+
+    @property
     def keys(self) -> Path:
         return self.path / "keys"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+import yaml
 from safetensors.numpy import save_file
 
 from serving.bundle import Attestation, GoldenSet, describe_file, read_manifest, seal
@@ -64,6 +65,19 @@ def make_topology(root: Path, *names: str, runtimes: dict[str, list[str]] | None
     )
     TokenFolder(folder=topology.token_folder).ensure()
     return topology
+
+
+def write_topology(root: Path, topology: Topology) -> Path:
+    """The file that tells processes of the regions; FLIGHTPATH_TOPOLOGY names it."""
+    places = ("name", "gateway_url", "agent_url", "store_uri", "registry_url")
+    regions = [
+        {**{place: getattr(region, place) for place in places}, "state_folder": str(region.state_folder)}
+        for region in topology.regions
+    ]
+    folders = {"token_folder": str(topology.token_folder), "key_folder": str(topology.key_folder)}
+    path = root / "topology.yaml"
+    path.write_text(yaml.safe_dump({"regions": regions, "home_region": topology.home_region, **folders}))
+    return path
 
 
 def _region(root: Path, name: str) -> Region:

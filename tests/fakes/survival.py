@@ -18,7 +18,6 @@ from typing import Any
 
 import aiohttp
 import psutil
-import yaml
 
 from serving.bundle import verify_bundle
 from serving.credentials import trusted_keys
@@ -35,6 +34,7 @@ from tests.fakes.regions import (
     make_rollback,
     make_topology,
     no_servers_left,
+    write_topology,
 )
 
 PROMOTION_POINTS = ("replicating", "starting", "golden", "canary", "live")
@@ -56,22 +56,12 @@ class World:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.releases: list[str] = []
         self.orders = 0
-        self._write_topology()
-
-    def _write_topology(self) -> None:
-        places = ("name", "gateway_url", "agent_url", "store_uri", "registry_url")
-        regions = [
-            {**{place: getattr(region, place) for place in places}, "state_folder": str(region.state_folder)}
-            for region in self.topology.regions
-        ]
-        folders = {"token_folder": str(self.topology.token_folder), "key_folder": str(self.topology.key_folder)}
-        document = {"regions": regions, "home_region": "home", **folders}
-        (self.root / "topology.yaml").write_text(yaml.safe_dump(document))
+        self._topology_file = write_topology(root, self.topology)
 
     def start(self, name: str) -> None:
         """`home agent`, `away gateway`, …"""
         region, role = name.split(" ")
-        environment = {**os.environ, "FLIGHTPATH_TOPOLOGY": str(self.root / "topology.yaml")}
+        environment = {**os.environ, "FLIGHTPATH_TOPOLOGY": str(self._topology_file)}
         environment["FLIGHTPATH_HOME"] = str(self.root)
         command = [sys.executable, "-m", _MODULES[role], "--region", region]
         with (self.root / f"{name}.log").open("ab") as log:

@@ -1,5 +1,7 @@
 """Records of processes: adopted when they are the same process, never signalled when they are not."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -48,10 +50,61 @@ def test_a_stopped_process_is_gone_and_forgotten(
 
 def test_a_reused_pid_is_not_signalled(running: tuple[ProcessRecord, subprocess.Popen[bytes]]) -> None:
     record, child = running
-    stranger = replace(record, started_at=record.started_at + 100)
-    assert not stranger.alive
-    stop(stranger, grace_s=0.1)
+    assert record.born is not None
+    boot, _, ticks = record.born.partition(":")
+    for stranger in (
+        replace(record, born=f"{boot}:{int(ticks) + 100}"),
+        replace(record, born=f"another-boot:{ticks}"),
+        replace(record, born=None, started_at=record.started_at + 100),
+    ):
+        assert not stranger.alive
+        stop(stranger, grace_s=0.1)
     assert child.poll() is None
+
+
+def test_a_process_whose_record_cannot_be_written_does_not_live_on(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file, where the folder of records would be")
+    with pytest.raises(OSError, match="run"):
+        spawn(tmp_path / "run", "sleeper", ["sleep", "61.5"], log=tmp_path / "log")
+    assert not [p for p in psutil.Process().children() if p.cmdline() == ["sleep", "61.5"]]
+
+
+def test_a_wall_clock_that_was_set_makes_no_process_another_one(
+    running: tuple[ProcessRecord, subprocess.Popen[bytes]],
+) -> None:
+    record, child = running
+    # What a kernel whose clock was set by an hour reports of a process is an hour off what the record says.
+    before_the_jump = replace(record, started_at=record.started_at + 3600)
+    assert before_the_jump.alive
+    stop(before_the_jump, grace_s=10)
+    assert child.wait() == -signal.SIGTERM
+
+
+def test_a_record_of_older_code_still_names_its_process(
+    running: tuple[ProcessRecord, subprocess.Popen[bytes]],
+) -> None:
+    record, child = running
+    older = replace(record, born=None)
+    assert older.alive
+    stop(older, grace_s=10)
+    assert child.wait() == -signal.SIGTERM
+
+
+def test_a_process_that_is_held_is_told_from_one_that_runs(
+    running: tuple[ProcessRecord, subprocess.Popen[bytes]],
+) -> None:
+    record, child = running
+    assert not record.stopped
+    child.send_signal(signal.SIGSTOP)
+    os.waitpid(child.pid, os.WUNTRACED)
+    assert record.stopped
+    child.send_signal(signal.SIGCONT)
+    os.waitpid(child.pid, os.WCONTINUED)
+    assert not record.stopped
+    child.send_signal(signal.SIGSTOP)
+    os.waitpid(child.pid, os.WUNTRACED)
+    stop(record, grace_s=3600.0)
+    assert child.wait() == -signal.SIGKILL
 
 
 def test_a_process_that_ignores_sigterm_is_killed_with_its_children(tmp_path: Path) -> None:

@@ -6,15 +6,19 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from serving.processes import forget, read_records, stop
+from serving.bundle import Manifest, TensorSpec
+from serving.liveness import LivenessLimits
+from serving.processes import ProcessRecord, forget, read_records, stop
 from serving.regions.deciding.rollout_state import Server
 from serving.regions.servers.launcher import LaunchSettings, LocalLauncher
 from serving.regions.servers.server_process import MARK, ServerSpec, minimal_environment
+from serving.regions.servers.watch import WatchSettings
 from serving.releases import RuntimeSpec
 
 READY = """
@@ -34,13 +38,72 @@ subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_n
 """
     + READY
 )
+ENGINE = """
+import http.server, os, subprocess, sys
+if len(sys.argv) == 3:
+    # What computes is a child, as vLLM's engine is; it answers each line with another.
+    for line in sys.stdin:
+        print(line, end="", flush=True)
+    sys.exit()
+code = open("/proc/self/cmdline", "rb").read().split(bytes(1))[2].decode()
+engine = subprocess.Popen(
+    [sys.executable, "-c", code, sys.argv[1], "engine"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path != "/v2/health/ready":
+            engine.stdin.write(b"x" + bytes([10]))
+            engine.stdin.flush()
+            engine.stdout.readline()
+        self.send_response(200)
+        self.end_headers()
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.path = "/work"
+        self.do_GET()
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+DEAF = """
+import http.server, sys, threading
+class Handler(http.server.BaseHTTPRequestHandler):
+    answered = 0
+    def do_GET(self):
+        Handler.answered += 1
+        if Handler.answered > 1:
+            threading.Event().wait()
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
 BROKEN = "print('starting', flush=True); raise SystemExit('weights are missing')"
 TAKEN = "raise SystemExit('OSError: [Errno 98] Address already in use')"
 RUNTIMES = {
     name: [sys.executable, "-c", script, "{port}"]
-    for name, script in (("ready", READY), ("parent", PARENT), ("broken", BROKEN), ("taken", TAKEN))
+    for name, script in (
+        ("ready", READY),
+        ("parent", PARENT),
+        ("engine", ENGINE),
+        ("deaf", DEAF),
+        ("broken", BROKEN),
+        ("taken", TAKEN),
+    )
 }
-SETTINGS = LaunchSettings(poll_s=0.02, first_backoff_s=0.01, max_backoff_s=0.02, crash_limit=3, stop_grace_s=5.0)
+SETTINGS = LaunchSettings(
+    poll_s=0.02,
+    first_backoff_s=0.01,
+    max_backoff_s=0.02,
+    crash_limit=3,
+    stop_grace_s=5.0,
+    watch=WatchSettings(group_every_s=0.1, liveness=LivenessLimits(stopped_silent_s=0.5, stopped_dead_s=1.0)),
+)
+PATIENT = replace(SETTINGS, watch=WatchSettings(group_every_s=0.1, liveness=LivenessLimits(stopped_dead_s=3600.0)))
+"""A stopped server leaves the route and is left alone."""
+HASTY = replace(
+    SETTINGS, watch=WatchSettings(group_every_s=0.1, liveness=LivenessLimits(hung_silent_s=1.0, hung_dead_s=2.0))
+)
+"""Seconds without an answer are enough."""
 
 
 def make_spec(tmp_path: Path, engine: str, name: str = "rel-1") -> ServerSpec:
@@ -49,13 +112,15 @@ def make_spec(tmp_path: Path, engine: str, name: str = "rel-1") -> ServerSpec:
 
 
 @contextlib.asynccontextmanager
-async def launching(tmp_path: Path, restarts: list[str] | None = None) -> AsyncIterator[LocalLauncher]:
+async def launching(
+    tmp_path: Path, restarts: list[str] | None = None, settings: LaunchSettings = SETTINGS
+) -> AsyncIterator[LocalLauncher]:
     def note(name: str, why: str) -> None:
         if restarts is not None:
             restarts.append(why)
 
     launcher = LocalLauncher(
-        tmp_path / "here" / "servers", tmp_path / "logs", runtimes=RUNTIMES, settings=SETTINGS, on_restart=note
+        tmp_path / "here" / "servers", tmp_path / "logs", runtimes=RUNTIMES, settings=settings, on_restart=note
     )
     await launcher.adopt()
     watching = asyncio.create_task(launcher.supervise())
@@ -217,3 +282,129 @@ async def test_a_server_started_again_while_it_is_being_stopped_keeps_its_record
         assert after.pid != before.pid
         assert after.alive
         assert not before.alive
+
+
+def write_manifest(tmp_path: Path) -> None:
+    """With it a server is asked for an inference."""
+    inputs = [TensorSpec(name="x", datatype="FP32", shape=[-1, 4])]
+    manifest = Manifest(name="m", family="f", inputs=inputs, outputs=[], variants=[])
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "manifest.json").write_bytes(manifest.to_bytes())
+
+
+def find_process(record: ProcessRecord, which: str) -> psutil.Process:
+    """The server itself, or the child that computes for it."""
+    server = psutil.Process(record.pid)
+    return server if which == "server" else server.children()[0]
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Orphans may wait for ever for an init that reaps them."""
+    return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
+
+
+@contextlib.asynccontextmanager
+async def ready_server(
+    tmp_path: Path, owner: str, settings: LaunchSettings, restarts: list[str] | None = None
+) -> AsyncIterator[tuple[LocalLauncher, ProcessRecord]]:
+    """A launcher's own server, or one that an earlier launcher left to it."""
+    write_manifest(tmp_path)
+    async with contextlib.AsyncExitStack() as stack:
+        launcher = await stack.enter_async_context(launching(tmp_path, restarts, settings))
+        await launcher.ensure(make_spec(tmp_path, "engine"), restart=True)
+        await until(lambda: launcher.status("rel-1").state is Server.READY)
+        if owner == "successor":
+            await stack.aclose()
+            launcher = await stack.enter_async_context(launching(tmp_path, restarts, settings))
+            await launcher.ensure(make_spec(tmp_path, "engine"), restart=True)
+        (record,) = read_records(tmp_path / "here" / "servers")
+        yield launcher, record
+
+
+OWNERS = pytest.mark.parametrize("owner", ["starter", "successor"])
+WHICH = pytest.mark.parametrize("which", ["server", "engine"])
+
+
+@OWNERS
+@WHICH
+async def test_a_stopped_server_is_out_of_the_route_until_it_goes_on(tmp_path: Path, owner: str, which: str) -> None:
+    async with ready_server(tmp_path, owner, PATIENT) as (launcher, record):
+        process = find_process(record, which)
+        process.suspend()
+        await until(lambda: launcher.status("rel-1").url is None)
+        status = launcher.status("rel-1")
+        assert (status.state, status.note[:11], status.restarts) == (Server.STARTING, "stopped for", 0)
+        process.resume()
+        await until(lambda: launcher.status("rel-1").state is Server.READY)
+        assert launcher.status("rel-1").note == ""
+        assert [r.pid for r in read_records(tmp_path / "here" / "servers")] == [record.pid]
+
+
+@OWNERS
+@WHICH
+async def test_a_server_that_stays_stopped_is_killed_whole_and_started_again(
+    tmp_path: Path, owner: str, which: str
+) -> None:
+    restarts: list[str] = []
+    async with ready_server(tmp_path, owner, SETTINGS, restarts) as (launcher, record):
+        family = [find_process(record, "server"), find_process(record, "engine")]
+        find_process(record, which).suspend()
+        await until(lambda: launcher.status("rel-1").restarts == 1)
+        await until(lambda: launcher.status("rel-1").state is Server.READY)
+        (after,) = read_records(tmp_path / "here" / "servers")
+        assert after.pid != record.pid
+        assert all(map(has_ended, family))
+    assert [why[:19] for why in restarts] == ["killed: stopped for"]
+
+
+async def test_a_stopped_server_that_is_not_to_be_kept_running_has_failed(tmp_path: Path) -> None:
+    async with launching(tmp_path) as launcher:
+        await launcher.ensure(make_spec(tmp_path, "ready"), restart=False)
+        await until(lambda: launcher.status("rel-1").state is Server.READY)
+        (record,) = read_records(tmp_path / "here" / "servers")
+        os.kill(record.pid, signal.SIGSTOP)
+        await until(lambda: launcher.status("rel-1").state is Server.FAILED)
+        assert launcher.status("rel-1").note.startswith("killed: stopped for")
+        assert not record.alive
+
+
+async def test_a_server_that_is_stopped_before_it_is_ready_is_killed_too(tmp_path: Path) -> None:
+    async with launching(tmp_path) as launcher:
+        await launcher.ensure(make_spec(tmp_path, "ready"), restart=False)
+        (record,) = read_records(tmp_path / "here" / "servers")
+        os.kill(record.pid, signal.SIGSTOP)
+        await until(lambda: launcher.status("rel-1").state is Server.FAILED)
+
+
+async def test_a_server_that_was_ready_and_hangs_is_replaced(tmp_path: Path) -> None:
+    restarts: list[str] = []
+    async with launching(tmp_path, restarts, HASTY) as launcher:
+        await launcher.ensure(make_spec(tmp_path, "deaf"), restart=True)
+        await until(lambda: launcher.status("rel-1").restarts == 1)
+    assert restarts[0].startswith("killed: no sign of life for")
+
+
+async def test_a_stopped_server_ends_at_once_when_it_is_told_to(tmp_path: Path) -> None:
+    never = replace(PATIENT, stop_grace_s=3600.0)
+    async with ready_server(tmp_path, "starter", never) as (launcher, record):
+        os.kill(record.pid, signal.SIGSTOP)
+        await until(lambda: launcher.status("rel-1").url is None)
+        await launcher.stop("rel-1")
+        assert not record.alive
+
+
+async def test_what_fails_while_a_restart_is_noted_stops_no_watch(tmp_path: Path) -> None:
+    def away(name: str, why: str) -> None:
+        raise OSError("the registry is away")
+
+    launcher = LocalLauncher(
+        tmp_path / "here" / "servers", tmp_path / "logs", runtimes=RUNTIMES, settings=SETTINGS, on_restart=away
+    )
+    watching = asyncio.create_task(launcher.supervise())
+    await launcher.ensure(make_spec(tmp_path, "broken"), restart=True)
+    try:
+        await until(lambda: watching.done() or launcher.status("rel-1").restarts >= 3)
+        assert not watching.done()
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)

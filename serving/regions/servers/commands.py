@@ -30,6 +30,8 @@ class Engine:
     after: list[str] = field(default_factory=list)
     """What follows the release's arguments and overrides them."""
     ready_path: str = "/v2/health/ready"
+    work_metrics: str = ""
+    """How the names of metrics begin that move with each run of the model, and only with one; empty: it has none."""
     environment: dict[str, str] = field(default_factory=dict)
     """Overrides the release's environment; may hold `{caches}`."""
     defaults: dict[str, str] = field(default_factory=dict)
@@ -44,6 +46,8 @@ _ONNXRUNTIME: Final = Engine(
         *("--model", "{model}", "--version", "{version}", "--bundle", "{bundle}", "--variant", "{variant}"),
         *("--host", "{host}", "--port", "{port}"),
     ],
+    # Not its requests: one that is refused by a full queue is counted there too.
+    work_metrics="flightpath_engine_batch_rows",
     refused=frozenset({"model", "version", "bundle", "variant", "host", "port"}),
 )
 _VLLM: Final = Engine(
@@ -53,6 +57,8 @@ _VLLM: Final = Engine(
         *("--shutdown-timeout", str(_DRAIN_S)),
     ],
     ready_path="/health",
+    # A long prompt is read in many steps, of which the use of the cache tells and no counter of tokens or requests.
+    work_metrics="vllm:",
     environment={
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
@@ -112,9 +118,9 @@ def find_engine(name: str, runtimes: Mapping[str, list[str]]) -> Engine:
     return BUILTIN[name]
 
 
-def ready_path(name: str, runtimes: Mapping[str, list[str]]) -> str:
-    """Where a server of this engine answers 200 once it is ready; a server may outlive its topology file's entry."""
-    return find_engine(name, runtimes).ready_path if name in known_engines(runtimes) else Engine(before=[]).ready_path
+def engine_of(name: str, runtimes: Mapping[str, list[str]]) -> Engine:
+    """The engine of a server that runs: it may outlive its topology file's entry, and is then asked as any other."""
+    return find_engine(name, runtimes) if name in known_engines(runtimes) else Engine(before=[])
 
 
 def check_runtime(runtime: RuntimeSpec, runtimes: Mapping[str, list[str]]) -> None:

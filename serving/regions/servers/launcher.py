@@ -2,7 +2,8 @@
 
 A server outlives the agent that started it: it runs detached from it, with a record on disk,
 and the next agent adopts it. What ends by itself and should run is started again with a growing delay;
-after too many crashes the server counts as degraded and is tried once a minute.
+after too many crashes the server counts as degraded and is tried once a minute. One that is stopped or silent
+has no URL, so that no route leads to it; if it stays so it is killed, which counts as a crash.
 """
 
 import asyncio
@@ -18,9 +19,11 @@ from typing import Protocol
 import aiohttp
 
 from serving.errors import FlightpathError
+from serving.liveness import Verdict
 from serving.regions.deciding.rollout_state import Server
-from serving.regions.servers.commands import ready_path
+from serving.regions.servers.commands import engine_of
 from serving.regions.servers.server_process import ServerProcess, ServerSpec, end_strays, read_server_processes
+from serving.regions.servers.watch import Watch, WatchSettings
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +32,6 @@ logger = logging.getLogger(__name__)
 class LaunchSettings:
     poll_s: float = 0.2
     """How often processes and their readiness are looked at."""
-    probe_timeout_s: float = 2.0
-    """How long a readiness probe may take."""
     first_backoff_s: float = 0.5
     """Delay before the first restart; each further one doubles it."""
     max_backoff_s: float = 60.0
@@ -45,6 +46,8 @@ class LaunchSettings:
     """From SIGTERM to SIGKILL."""
     adopt_timeout_s: float = 5.0
     """How long adopted servers may take to answer before the agent goes on without them."""
+    watch: WatchSettings = field(default_factory=WatchSettings)
+    """How a server that runs is looked at."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,9 +56,9 @@ class ServerStatus:
 
     state: Server
     url: str | None = None
-    """Where it answers; None while it does not run."""
+    """Where it answers; None while it does not."""
     note: str = ""
-    """Why it failed."""
+    """Why it failed, or does not answer."""
     restarts: int = 0
     degraded: bool = False
 
@@ -85,13 +88,28 @@ class _Server:
     spec: ServerSpec
     process: ServerProcess | None
     restart: bool
+    watch: Watch | None = None
+    """Of `process`, from the first look at it on."""
+    look: asyncio.Task[None] | None = None
     starting: bool = False
-    ready: bool = False
     failed: str = ""
     crashes: list[float] = field(default_factory=list)
     restarts: int = 0
     retry_at: float = 0.0
     ports_tried: int = 1
+
+    @property
+    def ready(self) -> bool:
+        return self.watch is not None and self.watch.ready
+
+    @property
+    def was_ready(self) -> bool:
+        return self.watch is not None and self.watch.was_ready
+
+    def look_away(self) -> None:
+        if self.watch is not None:
+            self.watch.close()
+            self.watch = None
 
 
 class LocalLauncher:
@@ -131,14 +149,13 @@ class LocalLauncher:
         if strays:
             logger.warning("ended %d processes of no recorded server: %s", len(strays), strays)
         deadline = self._clock() + self._settings.adopt_timeout_s
-        async with self._probes() as session:
-            while any(s.process and not s.ready for s in self._servers.values()) and self._clock() < deadline:
-                await asyncio.gather(*(self._look_at(server, session) for server in self._servers.values()))
+        async with aiohttp.ClientSession() as session:
+            while silent := [s for s in self._servers.values() if s.process and not s.was_ready]:
+                if self._clock() >= deadline:
+                    break
+                await asyncio.gather(*(self._look_at(server, session) for server in silent))
                 await asyncio.sleep(min(self._settings.poll_s, 0.05))
         return sorted(self._servers)
-
-    def _probes(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._settings.probe_timeout_s))
 
     async def ensure(self, spec: ServerSpec, *, restart: bool) -> None:
         known = self._servers.get(spec.name)
@@ -151,7 +168,7 @@ class LocalLauncher:
         await self._start(server)
 
     async def _start(self, server: _Server) -> None:
-        server.ready, server.failed, server.starting = False, "", True
+        server.failed, server.starting = "", True
         try:
             # A server of this name that is still being ended owns the record and the log until it is gone.
             async with self._changing[server.spec.name]:
@@ -190,7 +207,7 @@ class LocalLauncher:
         return ServerStatus(
             state=Server.READY if server.ready else Server.STARTING,
             url=server.process.url if server.ready else None,
-            note=server.failed,
+            note=server.failed if server.watch is None else server.watch.why,
             restarts=server.restarts,
             degraded=degraded,
         )
@@ -202,42 +219,69 @@ class LocalLauncher:
         server = self._servers.pop(name, None)
         if server is None:
             return
+        server.look_away()
         async with self._changing[name]:
             if server.process is not None:
                 await asyncio.to_thread(server.process.stop, grace_s=self._settings.stop_grace_s)
 
     async def supervise(self, beat: Callable[[], None] = lambda: None) -> None:
-        """Watch the servers until cancelled, which leaves them running; `beat` is called after each look at all."""
+        """Watch the servers until cancelled, which leaves them running; `beat` is called with each round."""
+        async with aiohttp.ClientSession() as session:
+            try:
+                async with asyncio.TaskGroup() as looks:
+                    while True:
+                        for server in self._servers.values():
+                            # Beside each other: a server that takes its time must not hide another's silence.
+                            if server.look is None or server.look.done():
+                                server.look = looks.create_task(self._keep(server, session))
+                        beat()
+                        await asyncio.sleep(self._settings.poll_s)
+            finally:
+                for server in self._servers.values():
+                    server.look_away()
+                    if server.process is not None:
+                        server.process.let_go()
+
+    async def _keep(self, server: _Server, session: aiohttp.ClientSession) -> None:
+        """One look. What it stumbles over is told, and tried again with the next: one server must not stop the rest."""
         try:
-            async with self._probes() as session:
-                while True:
-                    await asyncio.gather(*(self._look_at(server, session) for server in list(self._servers.values())))
-                    beat()
-                    await asyncio.sleep(self._settings.poll_s)
-        finally:
-            for server in self._servers.values():
-                if server.process is not None:
-                    server.process.let_go()
+            await self._look_at(server, session)
+        except Exception:
+            logger.exception("server %s could not be looked after", server.spec.name)
 
     async def _look_at(self, server: _Server, session: aiohttp.ClientSession) -> None:
-        if server.process is None:
+        process = server.process
+        if process is None:
             if server.restart and not server.starting and self._clock() >= server.retry_at:
-                server.restarts += 1
-                self._on_restart(server.spec.name, server.failed)
+                why = server.failed
                 await self._start(server)
-            return
-        if not server.process.alive:
-            await self._bury(server, server.process)
-        elif not server.ready:
-            path = ready_path(server.spec.runtime.engine, self._runtimes)
-            server.ready = await _answers(session, server.process.url + path)
+                server.restarts += 1
+                self._on_restart(server.spec.name, why)
+        elif not process.alive:
+            await self._bury(server, process, process.last_words())
+        else:
+            await self._watch(server, process, session)
 
-    async def _bury(self, server: _Server, process: ServerProcess) -> None:
-        """A process ended: was its port taken, is it to run again, or has it failed?"""
-        note, was_ready = process.last_words(), server.ready
-        server.ready = False
+    async def _watch(self, server: _Server, process: ServerProcess, session: aiohttp.ClientSession) -> None:
+        if server.watch is None or server.watch.process is not process:
+            engine = engine_of(server.spec.runtime.engine, self._runtimes)
+            server.watch = Watch(process, engine, self._settings.watch, self._clock)
+        watch, was_ready = server.watch, server.ready
+        verdict = await watch.look(session)
+        if was_ready and not watch.ready:
+            logger.warning("server %s is out of the route: %s", server.spec.name, watch.why)
+        if verdict is Verdict.DEAD and process.alive:
+            logger.warning("server %s is killed: %s", server.spec.name, watch.why)
+            await self._bury(server, process, f"killed: {watch.why}")
+
+    async def _bury(self, server: _Server, process: ServerProcess, note: str) -> None:
+        """A process ended, or is to: was its port taken, is it to run again, or has it failed?"""
+        was_ready = server.was_ready
+        server.look_away()
         # Whatever it started ends with it; the record goes with the process, before another may take its name.
         async with self._changing[server.spec.name]:
+            if self._servers.get(server.spec.name) is not server:
+                return
             await asyncio.to_thread(process.stop, grace_s=0.0)
         server.process = None
         lost_the_port = not was_ready and "address already in use" in note.lower()
@@ -252,15 +296,8 @@ class LocalLauncher:
         now, settings = self._clock(), self._settings
         recent = [crash for crash in server.crashes if now - crash < settings.crash_window_s]
         server.crashes = [*recent, now]
-        server.ready, server.failed, server.process = False, note, None
+        server.failed, server.process = note, None
         if len(server.crashes) >= settings.crash_limit:
             server.retry_at = now + settings.max_backoff_s
         else:
             server.retry_at = now + min(settings.max_backoff_s, settings.first_backoff_s * 2 ** len(recent))
-
-
-async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
-    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-        async with session.get(url) as response:
-            return response.status == 200
-    return False

@@ -23,9 +23,8 @@ _LIMIT_BYTES: Final = 8 << 20
 
 async def gather_metrics(servers: Mapping[str, str]) -> bytes:
     """One exposition of all servers; `servers` are their URLs by release."""
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        texts = await asyncio.gather(*(_read(session, url) for url in servers.values()))
+    async with aiohttp.ClientSession() as session:
+        texts = await asyncio.gather(*(read_metrics(session, url, timeout_s=_TIMEOUT_S) for url in servers.values()))
     # vLLM tells hundreds of kilobytes: parsing them takes longer than an event loop may stand still.
     return await asyncio.to_thread(merge_metrics, dict(zip(servers, texts, strict=True)))
 
@@ -55,9 +54,10 @@ class _Gathered(Collector):
         return self.families
 
 
-async def _read(session: aiohttp.ClientSession, url: str) -> str:
+async def read_metrics(session: aiohttp.ClientSession, url: str, *, timeout_s: float) -> str:
+    """The exposition of the server at `url`; empty where none comes in time."""
     try:
-        async with session.get(f"{url}/metrics") as response:
+        async with session.get(f"{url}/metrics", timeout=aiohttp.ClientTimeout(total=timeout_s)) as response:
             if response.status != 200:
                 return ""
             return await _read_text(response)

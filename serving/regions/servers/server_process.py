@@ -105,10 +105,20 @@ class ServerProcess:
     def alive(self) -> bool:
         return self.record.alive if self.child is None else self.child.poll() is None
 
+    def group(self) -> list[psutil.Process]:
+        """All processes of its session or with its mark. Looks at every process there is, so not for each look.
+
+        vLLM's engine writes its title over its environment, and the mark with it.
+        """
+        return [*processes.session(self.record), *_find_marked(self._is_mine)]
+
+    def _is_mine(self, mark: str) -> bool:
+        return mark == self.record.detail.get("mark")
+
     def stop(self, *, grace_s: float) -> None:
         """End it and whatever it started; blocks until it is gone."""
         processes.stop(self.record, grace_s=grace_s)
-        _kill_marked(lambda mark: mark == self.record.detail.get("mark"))
+        _kill_marked(self._is_mine)
         if self.child is not None:
             self.child.wait()
         self.forget()
@@ -121,6 +131,8 @@ class ServerProcess:
         if self.child is not None and self.child.poll() is None:
             # Popen would warn about a child that still runs; here that is the purpose.
             self.child.returncode = 0
+            # From here on it is known by its record, as to the next agent: nobody may take it for dead.
+            self.child = None
 
     def last_words(self) -> str:
         """The exit status, where it is known, and the last line of the log."""
@@ -158,15 +170,24 @@ def _mark_of(folder: Path) -> str:
     return f"{folder.resolve()}#"
 
 
-def _kill_marked(wanted: Callable[[str], bool]) -> list[int]:
-    """SIGKILL to every process whose mark is wanted, in whatever group or session it is."""
-    ended = []
+def _find_marked(wanted: Callable[[str], bool]) -> list[psutil.Process]:
+    """The processes whose mark is wanted, in whatever group or session they are."""
+    found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             mark = process.environ().get(MARK)
             if mark is not None and wanted(mark):
-                process.kill()
-                ended.append(process.pid)
+                found.append(process)
+    return found
+
+
+def _kill_marked(wanted: Callable[[str], bool]) -> list[int]:
+    """SIGKILL to each, the stopped ones too; returns the pids."""
+    ended = []
+    for process in _find_marked(wanted):
+        with contextlib.suppress(psutil.Error, OSError):
+            process.kill()
+            ended.append(process.pid)
     return ended
 
 
