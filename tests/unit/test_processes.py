@@ -66,7 +66,7 @@ def test_a_process_whose_record_cannot_be_written_does_not_live_on(tmp_path: Pat
     (tmp_path / "run").write_text("a file, where the folder of records would be")
     with pytest.raises(OSError, match="run"):
         spawn(tmp_path / "run", "sleeper", ["sleep", "61.5"], log=tmp_path / "log")
-    assert not [p for p in psutil.Process().children() if p.cmdline() == ["sleep", "61.5"]]
+    assert ["sleep", "61.5"] not in [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
 
 
 def test_a_wall_clock_that_was_set_makes_no_process_another_one(
