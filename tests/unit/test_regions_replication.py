@@ -76,7 +76,8 @@ def test_a_damaged_source_is_refused_and_leaves_no_folder(tmp_path: Path) -> Non
     damage(tmp_path / "source" / bundle_path(release.bundle_digest))
     with pytest.raises(CorruptBundle, match=r"model\.onnx has a wrong size"):
         replicator.replicate(release)
-    assert list((tmp_path / "region" / "bundles" / "sha256").iterdir()) == []
+    assert not replicator.folder(release.bundle_digest).exists()
+    assert not replicator.staging(release.bundle_digest).exists()
     assert not (tmp_path / "region" / "store").exists()
 
 
