@@ -157,7 +157,8 @@ def _check_names(manifest: Manifest) -> None:
         whole = isinstance(file.size_bytes, int) and file.size_bytes >= 0
         if not whole or not isinstance(file.sha256, str) or not _SHA256.fullmatch(file.sha256):
             raise CorruptBundle(f"manifest describes {file.path} badly", got=file, expected="a size and a SHA-256")
-    taken = {MANIFEST, ATTESTATION, *_folders_of(files)} & set(files)
+    folders = _folders_of(files)
+    taken = (folders & set(files)) | ({MANIFEST, ATTESTATION} & {*folders, *files})
     if taken:
         raise CorruptBundle("manifest lists a name that is taken", got=sorted(taken), expected="names of files alone")
 
