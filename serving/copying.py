@@ -389,8 +389,9 @@ def _check_room(staged: Path, wanted: Sequence[BundleFile]) -> None:
         raise RetryableError("no room for the bundle", got=f"{free} bytes free at {staged}", expected=f"{needed} bytes")
 
 
-def _write_head(folder: Path, manifest: Manifest, attestation: bytes | None) -> None:
-    """The manifest last: it makes the bundle visible."""
+def _write_head(folder: Path, manifest: Manifest, attestation: bytes | None) -> list[str]:
+    """Names of what had to be written. The manifest is last: it makes the bundle visible."""
+    written = []
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in ((ATTESTATION, attestation), (MANIFEST, manifest.to_bytes())):
         path = folder / name
@@ -398,6 +399,8 @@ def _write_head(folder: Path, manifest: Manifest, attestation: bytes | None) -> 
             continue
         clear_way(folder, name)
         write_atomically(path, content)
+        written.append(name)
+    return written
 
 
 def _mend(
@@ -409,10 +412,10 @@ def _mend(
     excess = unlisted(target, manifest)
     for path in excess:
         remove(target / path)
-    _write_head(target, manifest, attestation)
+    head = _write_head(target, manifest, attestation)
     sync_folders(target)
     shutil.rmtree(staged, ignore_errors=True)
-    return [*(file.path for file in wanted), *excess]
+    return [*(file.path for file in wanted), *excess, *head]
 
 
 def clear_way(root: Path, relative: str) -> None:

@@ -80,9 +80,8 @@ class Replicator:
         )
 
     def sources(self, store_uri: str) -> list[ArtifactStore]:
-        """This region's own store first; one store that is spelled in two ways is one."""
-        stores = [self.own_store, *(ArtifactStore(uri) for uri in (store_uri, *self.peer_stores))]
-        return list({store.canonical_uri: store for store in reversed(stores)}.values())[::-1]
+        """This region's own store first, then the release's, then the peers'."""
+        return [self.own_store, *(ArtifactStore(uri) for uri in (store_uri, *self.peer_stores))]
 
     def _accept(self, release: Release) -> Accept:
         signed = accept_signed(self.key_folder)
