@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -395,12 +396,20 @@ def _write_head(folder: Path, manifest: Manifest, attestation: bytes | None) -> 
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in ((ATTESTATION, attestation), (MANIFEST, manifest.to_bytes())):
         path = folder / name
-        if content is None or (path.is_file() and not path.is_symlink() and path.read_bytes() == content):
+        if content is None or _holds_exactly(path, content):
             continue
         clear_way(folder, name)
         write_atomically(path, content)
         written.append(name)
     return written
+
+
+def _holds_exactly(path: Path, content: bytes) -> bool:
+    if not os.path.lexists(path):
+        return False
+    found = path.lstat()
+    own = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+    return own and found.st_size == len(content) and path.read_bytes() == content
 
 
 def _mend(

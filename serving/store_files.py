@@ -172,10 +172,11 @@ class StoreFiles:
                     file.write(block)
                 file.close()
             except BaseException:
+                # Closing would publish the half; so would the garbage collector, unless it is closed.
                 with suppress(Exception):
                     file.discard()
-                # Closing would publish the half; so would the garbage collector, unless it is closed.
-                file.closed = True
+                with suppress(AttributeError):
+                    file.closed = True
                 raise
 
     def _put_locally(self, target: Path, blocks: Iterable[bytes]) -> None:

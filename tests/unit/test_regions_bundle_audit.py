@@ -1,6 +1,5 @@
 """What a region serves stays whole, and what nothing wants goes, after a while and never by half."""
 
-import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -12,7 +11,6 @@ import pytest
 from serving.bundle import MANIFEST, verify_bundle
 from serving.copying import Pace, alone
 from serving.credentials import SigningKey, trusted_keys
-from serving.errors import FlightpathError
 from serving.regions.places.topology import Region
 from serving.regions.replication import AuditLimits, BundleAudit, Replicator
 from serving.regions.replication import audit as audit_module
@@ -89,11 +87,15 @@ def rot_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_bytes(b"{}")
 
 
+def name_manifest_twice(folder: Path) -> None:
+    (folder.parents[2] / "second-name").hardlink_to(folder / MANIFEST)
+
+
 def add_file(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("evil")
 
 
-DAMAGES = [flip, lose_file, lose_manifest, rot_manifest, add_file, shutil.rmtree]
+DAMAGES = [flip, lose_file, lose_manifest, rot_manifest, name_manifest_twice, add_file, shutil.rmtree]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -289,12 +291,12 @@ def test_a_removal_that_is_killed_leaves_no_half_and_is_finished(world: World, m
     assert not list((world.root / "region" / "bundles" / "removed").iterdir())
 
 
-def test_a_disk_that_fails_is_a_finding(world: World) -> None:
+def test_a_bundle_that_is_nowhere_any_more_is_told_for_both_places(world: World) -> None:
     release = world.release()
-    shutil.rmtree(world.root / "source")
-    shutil.rmtree(world.places(release)[1])
-    shutil.rmtree(world.places(release)[0])
+    for place in [*world.places(release), world.root / "source"]:
+        shutil.rmtree(place)
     findings = world.audit.audit([release])
-    assert [finding.what for finding in findings] == ["failed", "failed"]
-    assert not any(isinstance(finding.message, FlightpathError) for finding in findings)
-    assert os.path.isdir(world.root / "region")
+    assert [(finding.what, finding.place) for finding in findings] == [
+        ("failed", "working folder"),
+        ("failed", "own store"),
+    ]
