@@ -14,6 +14,11 @@ PAGE = ROOT / "docs" / "api.md"
 TABLES = {
     "policy": [("serving/regions/deciding/policy.py", "PromotionPolicy")],
     "timing": [("serving/regions/deciding/timing.py", "Timing")],
+    "copies": [
+        ("serving/copying.py", "CopyLimits"),
+        ("serving/store_files.py", "StoreLimits"),
+        ("serving/regions/replication/audit.py", "AuditLimits"),
+    ],
     "gateway": [
         ("serving/gateway/endpoints.py", "GatewayLimits"),
         ("serving/gateway/upstream.py", "UpstreamLimits"),

@@ -48,7 +48,7 @@ from serving.store_files import StoreFiles, free_bytes, own_errors
 _LOOK_AGAIN_S: Final = 0.1
 """How soon one that waits looks whether it was told to stop."""
 _TRIES: Final = 2
-"""Of one file from one source: what was garbled on its way may be whole the next time."""
+"""Of one file from one source: the first may have gone on from what had rotted here."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,18 +127,15 @@ def fetch_file(source: StoreFiles, file: BundleFile, target: Path, limits: CopyL
             out.truncate(had)
             if had < file.size_bytes or not file.size_bytes:
                 _check_size(source, file)
-            for block in source.blocks(file.path, start=had, end=file.size_bytes, block_bytes=limits.block_bytes):
-                pace.take(len(block))
-                digest.update(block)
-                out.write(block)
+                for block in source.blocks(file.path, start=had, end=file.size_bytes, block_bytes=limits.block_bytes):
+                    pace.take(len(block))
+                    digest.update(block)
+                    out.write(block)
             out.flush()
             os.fsync(out.fileno())
     if digest.hexdigest() != file.sha256:
+        # The next try starts anew: what lay here may have rotted, or what came may have been garbled.
         target.unlink()
-        if had:
-            # Not the source's fault yet: what lay here may have rotted.
-            fetch_file(source, file, target, limits, pace)
-            return
         raise CorruptBundle(f"{file.path} has a wrong SHA-256", got=digest.hexdigest(), expected=file.sha256)
 
 

@@ -2,7 +2,8 @@
 
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,6 +142,10 @@ def test_a_live_bundle_heals_though_its_key_is_retired(world: World) -> None:
     flip(world.places(release)[0])
     (finding,) = world.audit.audit([release])
     assert (finding.what, finding.paths) == ("mended", ["weights.bin"])
+    flip(world.places(release)[0])
+    (finding,) = world.audit.heal(release)
+    assert (finding.what, finding.paths) == ("mended", ["weights.bin"])
+    assert world.audit.heal(release) == []
 
 
 def test_the_one_looked_at_longest_ago_is_next_after_a_kill(world: World) -> None:
@@ -237,6 +242,22 @@ def test_a_bundle_that_is_being_copied_is_left_alone(world: World) -> None:
     with alone(world.replicator.staging(old.bundle_digest), Pace(1e9)):
         assert world.collect() == []
     assert len(world.collect()) == 2
+
+
+def test_a_bundle_that_was_asked_for_a_moment_ago_stays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = world.release()
+    world.collect()
+    world.now += GRACE_S
+
+    @contextmanager
+    def replicated_just_before(staging: Path, pace: Pace, *, wait_for_it: bool) -> Iterator[None]:
+        world.replicator.replicate(old)
+        with alone(staging, pace, wait_for_it=wait_for_it):
+            yield
+
+    monkeypatch.setattr(audit_module, "alone", replicated_just_before)
+    assert world.collect() == []
+    world.check(old)
 
 
 def test_half_a_copy_that_nobody_goes_on_with_goes_too(world: World) -> None:

@@ -151,7 +151,10 @@ def test_a_shared_store_is_left_alone_however_its_address_is_spelled(tmp_path: P
     damage(source)
     with pytest.raises(CorruptBundle):
         replicator.replicate(release)
-    assert (source / "model.onnx").read_bytes() == b"not a model"
+    peer = ArtifactStore((tmp_path / "peer").as_uri())
+    peer.put_bundle(tmp_path / "bundle")
+    replace(replicator, peer_stores=[peer.uri]).replicate(release)
+    assert (source / "model.onnx").read_bytes() == b"not a model", "its owner's to mend"
 
 
 @pytest.mark.parametrize(

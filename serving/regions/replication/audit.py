@@ -92,6 +92,13 @@ class BundleAudit:
             write_atomically(self._book, canonical_json(audited))
         return findings
 
+    def heal(self, release: Release, *, cancelled: threading.Event | None = None) -> list[Finding]:
+        """Mend the working copy at once, at a copy's pace: for a server that cannot start because its bundle is rotten.
+
+        Raises what `Replicator.replicate` does, but for UntrustedBundle: what is live stays live when its key retires.
+        """
+        return self._check_working(release, Pace(self.replicator.limits.bytes_per_s, cancelled))
+
     def _check_working(self, release: Release, pace: Pace) -> list[Finding]:
         digest = release.bundle_digest
 
