@@ -266,7 +266,7 @@ def _options(protocol: str, limits: StoreLimits) -> dict[str, Any]:
         set_outside = fsspec.config.conf.get(protocol, {}).get("config_kwargs", {})
         return {"use_listings_cache": False, "config_kwargs": {**bounds, **set_outside}}
     if protocol in ("gs", "gcs"):
-        return {"use_listings_cache": False, "requests_timeout": limits.read_timeout_s}
+        return {"use_listings_cache": False, "requests_timeout": limits.call_timeout_s}
     if protocol in ("az", "abfs", "abfss"):
         waits = {"connection_timeout": int(limits.connect_timeout_s), "read_timeout": int(limits.read_timeout_s)}
         return {"use_listings_cache": False, **waits}

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -137,6 +139,34 @@ def test_a_copy_that_is_stopped_ends_at_the_next_block_and_goes_on_there(
     # Blocks that were asked for and not written when the copy stopped are asked for again: one a file.
     assert CountedFiles.bytes_of("weights.bin") <= len(LARGE) - first + BLOCK
     assert (tmp_path / "copy" / "model" / "weights.bin").read_bytes() == LARGE
+
+
+SLOW_COPY = """
+import sys
+from pathlib import Path
+from serving.copying import CopyLimits, Pace, bring_bundle
+from serving.store import ArtifactStore
+root, digest = Path(sys.argv[1]), sys.argv[2]
+source = ArtifactStore((root / "store").as_uri()).bundle(digest)
+limits = CopyLimits(parallel_files=2, block_bytes=1000)
+bring_bundle(digest, root / "copy", sources=[source], staging=root / "incoming", limits=limits, pace=Pace(5000))
+"""
+
+
+def test_a_copy_whose_process_is_killed_goes_on_where_it_was(tmp_path: Path, digest: str) -> None:
+    store = ArtifactStore((tmp_path / "store").as_uri())
+    store.put_bundle(tmp_path / "made")
+    half = tmp_path / "incoming" / "bundle" / "model" / "weights.bin"
+    with subprocess.Popen([sys.executable, "-c", SLOW_COPY, str(tmp_path), digest]) as process:
+        while not (half.exists() and half.stat().st_size):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert not (tmp_path / "copy").exists()
+    inode = half.stat().st_ino
+    bring(tmp_path, digest, store)
+    verify_bundle(tmp_path / "copy", digest=digest, keys=trusted_keys(tmp_path / "keys"))
+    assert (tmp_path / "copy" / "model" / "weights.bin").stat().st_ino == inode, "the same file, gone on with"
 
 
 @pytest.mark.parametrize("left", [b"rotten" * 100, LARGE + b"more", b"\0" * len(LARGE)])
