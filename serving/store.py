@@ -8,7 +8,6 @@ A bundle is what its manifest lists: nothing else is put or fetched, and each fi
 import json
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,14 +134,14 @@ class ArtifactStore:
         *,
         again: Collection[str] = (),
         limits: CopyLimits | None = None,
-        cancelled: threading.Event | None = None,
+        pace: Pace | None = None,
     ) -> str:
         """Upload a sealed bundle and return its digest; of one that is there, only the files that are named `again`.
 
         Raises CorruptBundle for a file that is not the manifest's.
         """
         limits = limits or CopyLimits()
-        manifest, pace = read_manifest(root), Pace(limits.bytes_per_s, cancelled)
+        manifest, pace = read_manifest(root), pace or Pace(limits.bytes_per_s)
         relative = bundle_path(manifest.digest)
         if not self.has(relative, marker=MANIFEST):
             with self._new_folder(relative) as target:

@@ -144,13 +144,13 @@ class BundleAudit:
             manifest, _ = read_head(own.bundle(digest), digest)
             rotten = find_rotten(own.bundle(digest), manifest, limits, pace)
         except NotFound:
-            own.put_bundle(working, limits=limits)
+            own.put_bundle(working, limits=limits, pace=pace)
             return [Finding(what="fetched", digest=digest, place=OWN, message="was missing")]
         except CorruptBundle:
             rotten = list(_listed(working, digest))
         if not rotten:
             return []
-        own.put_bundle(working, again=rotten, limits=limits)
+        own.put_bundle(working, again=rotten, limits=limits, pace=pace)
         return [Finding(what="mended", digest=digest, place=OWN, message="did not hold", paths=rotten)]
 
     @property

@@ -64,7 +64,7 @@ class Replicator:
         self.unwanted_note(digest).unlink(missing_ok=True)
         brought = self.bring(digest, release.store_uri, self._accept(release), pace)
         if brought.changed:
-            self._keep(release, brought, cancelled)
+            self._keep(release, brought, pace)
         return brought.manifest
 
     def bring(self, digest: str, store_uri: str, accept: Accept, pace: Pace) -> Brought:
@@ -92,14 +92,14 @@ class Replicator:
 
         return accept
 
-    def _keep(self, release: Release, brought: Brought, cancelled: threading.Event | None) -> None:
+    def _keep(self, release: Release, brought: Brought, pace: Pace) -> None:
         """A copy in the region's own store, from which it can serve when the source is away."""
         own = self.own_store
         rotten = [fault.path for fault in brought.faults if fault.place == own.bundle(release.bundle_digest).uri]
         if own.canonical_uri == ArtifactStore(release.store_uri).canonical_uri:
             # The source is its owner's to mend.
             return
-        own.put_bundle(self.folder(release.bundle_digest), again=rotten, limits=self.limits, cancelled=cancelled)
+        own.put_bundle(self.folder(release.bundle_digest), again=rotten, limits=self.limits, pace=pace)
 
     def sweep(self) -> None:
         """Remove what a copy that died half-way has left behind and that no copy goes on from."""
