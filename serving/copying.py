@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -272,13 +273,13 @@ def _bring(
     # What lies in the target is kept as long as it may be.
     heads = [StoreFiles.of_folder(target), *sources] if there else sources
     faults: list[Fault] = []
-    manifest, attestation = _first_accepted(heads, digest, accept, faults)
+    manifest, attestation = _first_accepted(heads, digest, accept, faults, pace)
     absent = {fault.place for fault in faults if isinstance(fault.why, NotFound | RetryableError)}
     sources = [source for source in sources if source.uri not in absent]
     wanted = [file for file in manifest.files().values() if not (there and _holds(target, file, pace))]
     _check_room(staged, wanted)
     fetching = _Fetching(sources, staged, limits, pace, faults)
-    run_together([lambda file=file: fetching.fetch(file) for file in wanted], limits, pace)  # type: ignore[misc]
+    run_together([partial(fetching.fetch, file) for file in wanted], limits, pace)
     with own_errors(str(target), room=target.parent):
         if there:
             mended = _mend(target, staged, manifest, wanted, attestation)
@@ -336,10 +337,11 @@ class _Fetching:
 
 
 def _first_accepted(
-    sources: Sequence[StoreFiles], digest: str, accept: Accept, faults: list[Fault]
+    sources: Sequence[StoreFiles], digest: str, accept: Accept, faults: list[Fault], pace: Pace
 ) -> tuple[Manifest, bytes | None]:
     """Manifest and attestation of the first source whose are accepted; what is wrong with those before is noted."""
     for source in sources:
+        pace.check()
         try:
             manifest, attestation = read_head(source, digest)
             accept(manifest, attestation)

@@ -339,3 +339,12 @@ def test_what_a_bundle_lacks_is_refused_at_once(counted: ArtifactStore, tmp_path
             accept=refuse,
         )
     assert CountedFiles.bytes_of("weights.bin") == 0
+
+
+def test_a_copy_that_was_stopped_asks_no_further_source(counted: ArtifactStore, tmp_path: Path, digest: str) -> None:
+    cancelled = threading.Event()
+    CountedFiles.stops = (cancelled, 1)
+    counted.bundle(digest).write(MANIFEST, b"{}")
+    with pytest.raises(RetryableError, match="copy was stopped"):
+        bring(tmp_path, digest, counted, counted, counted, cancelled=cancelled)
+    assert len(CountedFiles.asked) == 1
