@@ -271,7 +271,7 @@ def _bring(
 ) -> Brought:
     there = target.is_dir() and not target.is_symlink()
     # What lies in the target is kept as long as it may be.
-    heads = [StoreFiles.of_folder(target), *sources] if there else sources
+    heads = [StoreFiles.of_folder(target), *sources] if there and os.path.lexists(target / MANIFEST) else sources
     faults: list[Fault] = []
     manifest, attestation = _first_accepted(heads, digest, accept, faults, pace)
     absent = {fault.place for fault in faults if isinstance(fault.why, NotFound | RetryableError)}
