@@ -73,11 +73,9 @@ class ArtifactStore:
         except NotFound:
             return None
         try:
-            value = json.loads(content)
+            value: dict[str, Any] = json.loads(content)
         except ValueError as broken:
             raise CorruptBundle("record cannot be read", got=self.address(relative), expected="JSON") from broken
-        if not isinstance(value, dict):
-            raise CorruptBundle("record is of another kind", got=self.address(relative), expected="a JSON object")
         return value
 
     # Folders

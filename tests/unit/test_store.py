@@ -95,11 +95,10 @@ def test_an_unknown_protocol_is_named() -> None:
         ArtifactStore("nosuch://x").read_record("a.json")
 
 
-def test_records_that_are_none_are_named(store: ArtifactStore) -> None:
-    for content in (b"{", b"[]"):
-        store.files().write("releases/r/plan.json", content)
-        with pytest.raises(CorruptBundle, match=r"record .*, got .*/releases/r/plan\.json"):
-            store.read_record("releases/r/plan.json")
+def test_a_record_that_is_none_is_named(store: ArtifactStore) -> None:
+    store.files().write("releases/r/plan.json", b"{")
+    with pytest.raises(CorruptBundle, match=r"record cannot be read, got .*/releases/r/plan\.json"):
+        store.read_record("releases/r/plan.json")
 
 
 CALLS: list[Callable[[ArtifactStore, Path], object]] = [
