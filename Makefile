@@ -10,7 +10,7 @@ ARGS ?=
 $(READY): pyproject.toml constraints.txt .ci/setup .ci/overrides.txt
 	@./.ci/setup
 
-.PHONY: help setup demo down status test scan test-cluster test-e2e test-e2e-clouds check bench bench-gateway bench-llm bench-rollback bench-operator bench-terraform bench-gates knobs constraints clean
+.PHONY: help setup demo down status test scan test-cluster test-e2e test-e2e-clouds check bench bench-gateway bench-llm bench-rollback bench-operator bench-terraform bench-gates bench-regions knobs constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -55,7 +55,7 @@ build/checkov/bin/checkov: | $(READY)
 test-cluster: $(READY) ## the operator's suites on a real control plane (KUBECONFIG=…)
 	@KUBECONFIG_REAL=$(KUBECONFIG) $(PY) -m pytest tests/integration tests/cluster -m cluster $(ARGS)
 
-bench: bench-gateway bench-llm bench-rollback bench-operator bench-terraform bench-gates ## every benchmark
+bench: bench-gateway bench-llm bench-rollback bench-operator bench-terraform bench-gates bench-regions ## every benchmark
 
 bench-gateway: $(READY) ## what the gateway adds to a model server
 	@$(PY) -m tests.bench.bench_gateway
@@ -74,6 +74,9 @@ bench-terraform: $(READY) ## the Terraform driver against Terraform's own comman
 
 bench-gates: $(READY) ## false rollbacks and caught effects in simulated promotions, beside thresholds and Mann-Whitney (ARGS="--quick")
 	@$(PY) -m tests.bench.bench_gates $(ARGS)
+
+bench-regions: $(READY) ## a region's copy of a bundle against cp and sha256sum
+	@$(PY) -m tests.bench.bench_regions
 
 knobs: ## the tables of knobs in docs/api.md, from the code
 	@python3 .ci/knobs.py

@@ -20,6 +20,11 @@ TABLES = {
         ("serving/regions/servers/probe.py", "ProbeSettings"),
         ("serving/liveness.py", "LivenessLimits"),
     ],
+    "copies": [
+        ("serving/copying.py", "CopyLimits"),
+        ("serving/store_files.py", "StoreLimits"),
+        ("serving/regions/replication/audit.py", "AuditLimits"),
+    ],
     "gateway": [
         ("serving/gateway/endpoints.py", "GatewayLimits"),
         ("serving/gateway/upstream.py", "UpstreamLimits"),

@@ -9,7 +9,11 @@ Ed25519, that carries lineage and measurements. Verify both before anything serv
 import base64
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -26,8 +30,16 @@ ATTESTATION: Final = "attestation.json"
 PREDICATE_TYPE: Final = "https://flightpath.dev/attestation/v1"
 _STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 _PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
-_MAX_METADATA_BYTES: Final = 4 * 1024 * 1024
+MAX_METADATA_BYTES: Final = 4 * 1024 * 1024
+"""Of a manifest or an attestation: both are read whole."""
+ENTRY_LINK: Final = ".entry"
+"""A pod's link to what its server opens: it lies beside the bundle's files and points to one of them."""
+INCOMING: Final = ".incoming"
+"""Where a copy into a mounted folder is made, on the same disk."""
+_LOST_AND_FOUND: Final = "lost+found"
+"""A file system's own, where the bundle's folder is a mount point."""
 _CHUNK_BYTES: Final = 1024 * 1024
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,9 +124,9 @@ class Manifest:
 
 
 def parse_manifest(content: bytes) -> Manifest:
-    """Read a manifest, refusing unknown versions, wrong types and paths that leave the bundle."""
-    if len(content) > _MAX_METADATA_BYTES:
-        raise CorruptBundle("manifest is too large", got=len(content), expected=f"<= {_MAX_METADATA_BYTES} bytes")
+    """Read a manifest, refusing unknown versions, wrong types and names that no bundle can have."""
+    if len(content) > MAX_METADATA_BYTES:
+        raise CorruptBundle("manifest is too large", got=len(content), expected=f"<= {MAX_METADATA_BYTES} bytes")
     try:
         raw = json.loads(content)
         if not isinstance(raw, dict):
@@ -124,13 +136,35 @@ def parse_manifest(content: bytes) -> Manifest:
                 "manifest has an unknown schema_version", got=raw.get("schema_version"), expected=SCHEMA_VERSION
             )
         manifest = _manifest_from_json(raw)
-    except (ValueError, KeyError, TypeError) as broken:
+        _check_names(manifest)
+        # Its digest must exist: JSON can say NaN and half a surrogate, and the canonical form cannot.
+        manifest.to_bytes()
+    except (ValueError, KeyError, TypeError, RecursionError) as broken:
         raise CorruptBundle("manifest cannot be read", got=repr(broken), expected="a manifest.json") from broken
-    for file in manifest.files().values():
-        check_relative_path(file.path)
+    return manifest
+
+
+def _check_names(manifest: Manifest) -> None:
+    """Every file has one name, one size and one content, and can lie in one folder with the others."""
+    files = manifest.files()
     for variant in manifest.variants:
         check_relative_path(variant.entry)
-    return manifest
+        for file in variant.files:
+            if file != files[file.path]:
+                raise CorruptBundle("manifest lists a file twice", got=file.path, expected="one size and one SHA-256")
+    for file in files.values():
+        check_relative_path(file.path)
+        whole = isinstance(file.size_bytes, int) and file.size_bytes >= 0
+        if not whole or not isinstance(file.sha256, str) or not _SHA256.fullmatch(file.sha256):
+            raise CorruptBundle(f"manifest describes {file.path} badly", got=file, expected="a size and a SHA-256")
+    folders = _folders_of(files)
+    taken = (folders & set(files)) | ({MANIFEST, ATTESTATION} & {*folders, *files})
+    if taken:
+        raise CorruptBundle("manifest lists a name that is taken", got=sorted(taken), expected="names of files alone")
+
+
+def _folders_of(paths: Iterable[str]) -> set[str]:
+    return {str(parent) for path in paths for parent in PurePosixPath(path).parents} - {"."}
 
 
 def _manifest_from_json(raw: dict[str, Any]) -> Manifest:
@@ -151,10 +185,12 @@ def _manifest_from_json(raw: dict[str, Any]) -> Manifest:
 
 
 def check_relative_path(path: str) -> None:
-    """Refuse absolute paths, `..`, back-slashes and empty parts."""
-    parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or "\\" in path or "\0" in path or ".." in parts:
+    """Refuse absolute paths, `..`, back-slashes, and what is another spelling of a path."""
+    pure = PurePosixPath(path)
+    if not pure.parts or path.startswith("/") or "\\" in path or "\0" in path or ".." in pure.parts:
         raise CorruptBundle("path leaves the bundle", got=path, expected="a relative path without ..")
+    if str(pure) != path:
+        raise CorruptBundle("path is spelled in a second way", got=path, expected=str(pure))
 
 
 def describe_file(root: Path, relative: str) -> BundleFile:
@@ -164,36 +200,117 @@ def describe_file(root: Path, relative: str) -> BundleFile:
     return BundleFile(path=relative, sha256=hash_file(path), size_bytes=path.stat().st_size)
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, as hex."""
+def hash_file(path: Path, *, on_block: Callable[[int], None] = lambda size_bytes: None) -> str:
+    """SHA-256 of a file, as hex; `on_block` is called with the size of each block read and may wait or raise."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
+            on_block(len(chunk))
             digest.update(chunk)
     return digest.hexdigest()
 
 
 def read_manifest(root: Path) -> Manifest:
+    """The manifest of a folder. One named `sha256/<hex>` must hold the manifest of this digest."""
     path = root / MANIFEST
     if not path.is_file():
         raise CorruptBundle("bundle has no manifest", got=str(root), expected=f"a folder with {MANIFEST}")
-    return parse_manifest(path.read_bytes())
+    manifest = parse_manifest(_read_metadata(path))
+    if root.parent.name == "sha256" and _SHA256.fullmatch(root.name):
+        check_digest(manifest, f"sha256:{root.name}")
+    return manifest
+
+
+def check_digest(manifest: Manifest, digest: str) -> None:
+    if manifest.digest != digest:
+        raise CorruptBundle("bundle has another digest", got=manifest.digest, expected=digest)
+
+
+def _read_metadata(path: Path) -> bytes:
+    _check_regular(path, path.name)
+    with path.open("rb") as file:
+        return file.read(MAX_METADATA_BYTES + 1)
+
+
+def _check_regular(path: Path, name: str) -> os.stat_result:
+    """A file of its own: what has a second name can be changed under it after every check."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        kind = f"{found.st_nlink} names" if stat.S_ISREG(found.st_mode) else stat.filemode(found.st_mode)
+        raise CorruptBundle(f"{name} is no file of its own", got=kind, expected="a regular file with one name")
+    return found
 
 
 def verify_files(root: Path, manifest: Manifest) -> None:
     """Check size and SHA-256 of every file the manifest names."""
     for file in manifest.files().values():
-        path = root / file.path
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise CorruptBundle("path leaves the bundle", got=file.path, expected="a file inside the bundle")
-        if not path.is_file():
-            raise CorruptBundle("bundle lacks a file", got=str(root), expected=file.path)
-        size = path.stat().st_size
-        if size != file.size_bytes:
-            raise CorruptBundle(f"{file.path} has a wrong size", got=size, expected=f"{file.size_bytes} bytes")
-        actual = hash_file(path)
-        if actual != file.sha256:
-            raise CorruptBundle(f"{file.path} has a wrong SHA-256", got=actual, expected=file.sha256)
+        verify_file(root, file)
+
+
+def verify_file(root: Path, file: BundleFile, *, on_block: Callable[[int], None] = lambda size_bytes: None) -> None:
+    """Check one file of a bundle; `on_block` as in `hash_file`."""
+    path = root / file.path
+    if not _is_inside(path, root):
+        raise CorruptBundle("path leaves the bundle", got=file.path, expected="a file inside the bundle")
+    if not os.path.lexists(path):
+        raise CorruptBundle("bundle lacks a file", got=str(root), expected=file.path)
+    size = _check_regular(path, file.path).st_size
+    if size != file.size_bytes:
+        raise CorruptBundle(f"{file.path} has a wrong size", got=size, expected=f"{file.size_bytes} bytes")
+    actual = hash_file(path, on_block=on_block)
+    if actual != file.sha256:
+        raise CorruptBundle(f"{file.path} has a wrong SHA-256", got=actual, expected=file.sha256)
+
+
+def unlisted(root: Path, manifest: Manifest) -> list[str]:
+    """What lies in the folder and is not the bundle's: files, folders and links, by path."""
+    files = {MANIFEST, ATTESTATION, *manifest.files()}
+    folders = _folders_of(files)
+    found = []
+    for place, inner, names in os.walk(root):
+        relative = Path(place).relative_to(root)
+        for name in [*inner, *names]:
+            path = (relative / name).as_posix()
+            is_folder = name in inner and not (root / path).is_symlink()
+            if path not in (folders if is_folder else files) and not _belongs_beside(root, path):
+                found.append(path)
+        # What is in an unlisted folder goes with it.
+        inner[:] = [name for name in inner if (relative / name).as_posix() in folders]
+    return sorted(found)
+
+
+def _belongs_beside(root: Path, path: str) -> bool:
+    there = root / path
+    if path == ENTRY_LINK:
+        return there.is_symlink() and _is_inside(there, root)
+    return path in (INCOMING, _LOST_AND_FOUND) and there.is_dir() and not there.is_symlink()
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+
+
+def verify_nothing_unlisted(root: Path, manifest: Manifest) -> None:
+    found = unlisted(root, manifest)
+    if found:
+        raise CorruptBundle("bundle holds what its manifest does not list", got=found, expected="listed files alone")
+
+
+def verify_variant(root: Path, name: str) -> tuple[Manifest, Variant]:
+    """What a model server checks at its start: the manifest, this variant's files, and that nothing else is there.
+
+    Raises:
+        CorruptBundle: a digest, a size or a path does not hold, or the entry is not made of files with a hash.
+        InvalidInput: the bundle has no such variant.
+    """
+    manifest = read_manifest(root)
+    variant = manifest.variant(name)
+    verify_nothing_unlisted(root, manifest)
+    verify_files(root, replace(manifest, variants=[variant], golden=None))
+    paths = {file.path for file in variant.files}
+    if variant.entry not in paths | _folders_of(paths):
+        raise CorruptBundle("entry is not a file of its variant", got=variant.entry, expected="a file with a hash")
+    return manifest, variant
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -247,8 +364,8 @@ def _pre_authentication(payload: bytes) -> bytes:
 
 def verify_attestation(envelope: bytes, *, digest: str, keys: dict[str, Ed25519PublicKey]) -> Attestation:
     """Check that a trusted key signed this envelope for this digest, and return what it says."""
-    if len(envelope) > _MAX_METADATA_BYTES:
-        raise UntrustedBundle("attestation is too large", got=len(envelope), expected=f"<= {_MAX_METADATA_BYTES} bytes")
+    if len(envelope) > MAX_METADATA_BYTES:
+        raise UntrustedBundle("attestation is too large", got=len(envelope), expected=f"<= {MAX_METADATA_BYTES} bytes")
     try:
         raw = json.loads(envelope)
         payload = base64.b64decode(raw["payload"], validate=True)
@@ -299,15 +416,15 @@ def _attestation_from_statement(payload: bytes, digest: str) -> Attestation:
 
 
 def verify_bundle(root: Path, *, digest: str, keys: dict[str, Ed25519PublicKey]) -> tuple[Manifest, Attestation]:
-    """Everything a region checks before it serves: digest, files, signature."""
+    """Everything a region checks before it serves: digest, files, that nothing else is there, signature."""
     manifest = read_manifest(root)
-    if manifest.digest != digest:
-        raise CorruptBundle("bundle has another digest", got=manifest.digest, expected=digest)
+    check_digest(manifest, digest)
+    verify_nothing_unlisted(root, manifest)
     verify_files(root, manifest)
     path = root / ATTESTATION
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UntrustedBundle("bundle has no attestation", got=str(root), expected=ATTESTATION)
-    return manifest, verify_attestation(path.read_bytes(), digest=digest, keys=keys)
+    return manifest, verify_attestation(_read_metadata(path), digest=digest, keys=keys)
 
 
 def seal(root: Path, manifest: Manifest, attestation: Attestation, key: SigningKey) -> str:

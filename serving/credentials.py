@@ -11,6 +11,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -50,8 +51,8 @@ class TokenFolder:
                 "token file is missing", got=str(self.path(role)), expected="a state root made by `flightpath up`"
             ) from missing
         token = text.removeprefix(_PREFIX).strip()
-        if not token:
-            # An empty token would open the door to whoever brings none.
+        if len(token.split()) != 1:
+            # An empty token would open the door to whoever brings none, and a header without one is no secret.
             raise NotFound("token file holds no token", got=str(self.path(role)), expected=f"{_PREFIX}<token>")
         return token
 
@@ -90,8 +91,8 @@ def ensure_secret(path: Path) -> bytes:
 
 
 def same_token(given: str, expected: str) -> bool:
-    """Compare in constant time."""
-    return hmac.compare_digest(given.encode(), expected.encode())
+    """Compare in constant time. An empty token is nobody's: it is not even the same as another empty one."""
+    return bool(expected) and hmac.compare_digest(given.encode(), expected.encode())
 
 
 def bearer(header: str | None) -> str:
@@ -147,7 +148,10 @@ def trusted_keys(folder: Path) -> dict[str, Ed25519PublicKey]:
     """The public keys in `<folder>/trusted/`, by key id."""
     keys: dict[str, Ed25519PublicKey] = {}
     for path in sorted((folder / "trusted").glob("*.pem")):
-        public = serialization.load_pem_public_key(path.read_bytes())
+        try:
+            public = serialization.load_pem_public_key(path.read_bytes())
+        except (ValueError, UnsupportedAlgorithm) as broken:
+            raise InvalidInput(f"trusted key {path.name} cannot be read", got=str(broken), expected="PEM") from broken
         if not isinstance(public, Ed25519PublicKey):
             raise InvalidInput(
                 f"trusted key {path.name} has a wrong type", got=type(public).__name__, expected="Ed25519"

@@ -5,19 +5,18 @@
 
 The digest names the content, and every file is checked against the manifest that has this digest. With
 `--keys FOLDER` the attestation must besides be signed by a key in `FOLDER/trusted/`. The manifest comes last,
-so a container that is started again takes a whole bundle as it is and any other anew.
+so a container that is started again takes a whole bundle as it is, goes on with half of one and mends a rotten one.
 """
 
 import argparse
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from serving.bundle import MANIFEST, Manifest, read_manifest, verify_bundle, verify_files
-from serving.credentials import trusted_keys
-from serving.errors import CorruptBundle, FlightpathError
+from serving.bundle import INCOMING, Manifest
+from serving.copying import CopyLimits, Pace, accept_any, accept_signed, bring_bundle
+from serving.errors import FlightpathError
+from serving.files import make_folders
 from serving.store import ArtifactStore
 
 
@@ -28,40 +27,19 @@ def fetch_bundle(uri: str, digest: str, target: Path, *, keys: Path | None = Non
         NotFound: the store has no such bundle.
         CorruptBundle: a file differs from its manifest, or the manifest from the digest.
         UntrustedBundle: `keys` are given and none of them has signed the attestation.
+        RetryableError: the store cannot be reached, or the disk is full.
     """
-    if (target / MANIFEST).is_file():
-        try:
-            return _verify(target, digest, keys)
-        except CorruptBundle:
-            (target / MANIFEST).unlink()
-    target.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=target, prefix=".incoming."))
-    try:
-        copy = ArtifactStore(uri).fetch_bundle(digest, staging / "bundle")
-        manifest = _verify(copy, digest, keys)
-        _move(copy, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return manifest
-
-
-def _verify(folder: Path, digest: str, keys: Path | None) -> Manifest:
-    if keys is not None:
-        return verify_bundle(folder, digest=digest, keys=trusted_keys(keys))[0]
-    manifest = read_manifest(folder)
-    if manifest.digest != digest:
-        raise CorruptBundle("bundle has another digest", got=manifest.digest, expected=digest)
-    verify_files(folder, manifest)
-    return manifest
-
-
-def _move(source: Path, target: Path) -> None:
-    """The manifest last: without it a folder is no bundle."""
-    for path in sorted(source.iterdir(), key=lambda path: path.name == MANIFEST):
-        there = target / path.name
-        if there.is_dir():
-            shutil.rmtree(there)
-        path.replace(there)
+    make_folders(target)
+    limits = CopyLimits()
+    return bring_bundle(
+        digest,
+        target,
+        sources=[ArtifactStore(uri).bundle(digest)],
+        staging=target / INCOMING,
+        limits=limits,
+        pace=Pace(limits.bytes_per_s),
+        accept=accept_any if keys is None else accept_signed(keys),
+    ).manifest
 
 
 def link_entry(folder: Path, manifest: Manifest, variant: str, link: Path) -> None:

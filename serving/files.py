@@ -39,6 +39,20 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folders(folder: Path) -> None:
+    """Make a folder and those above it, durably."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in missing:
+        sync_folder(place.parent)
+
+
+def sync_folders(root: Path) -> None:
+    """Make every name below `root` durable; the content of the files is their writer's to sync."""
+    for place, _, _ in os.walk(root):
+        sync_folder(Path(place))
+
+
 def hash_sources(*folders: Path) -> str:
     """SHA-256 over the Python sources below `folders`: the code version of whatever runs from them."""
     digest = hashlib.sha256()

@@ -12,13 +12,13 @@ import errno
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
 from serving.asgi import Receive, Scope, Send, read_body, respond, respond_error, respond_json
-from serving.bundle import Manifest, Variant, read_manifest, verify_files
+from serving.bundle import Manifest, Variant, verify_variant
 from serving.engines.batching import BatchLimits, MicroBatcher
 from serving.engines.engine import Engine, warm_up
 from serving.engines.metrics import CONTENT_TYPE, EngineMetrics
@@ -128,11 +128,7 @@ def _server_metadata() -> dict[str, object]:
 
 def open_engine(root: Path, variant_name: str, *, threads: int) -> Engine:
     """Verify the bundle's manifest and this variant's files, then load and warm it up."""
-    manifest = read_manifest(root)
-    variant = manifest.variant(variant_name)
-    verify_files(root, replace(manifest, variants=[variant], golden=None))
-    if variant.entry not in {file.path for file in variant.files}:
-        raise CorruptBundle("entry is not a file of its variant", got=variant.entry, expected="a file with a hash")
+    manifest, variant = verify_variant(root, variant_name)
     engine = _load(root, manifest, variant, threads)
     try:
         warm_up(engine, DATATYPES)

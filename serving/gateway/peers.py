@@ -46,7 +46,6 @@ class Peers:
             found = os.stat(self._tokens.path("peer"))
             seen = (found.st_mtime_ns, found.st_ino, found.st_size)
             if seen != self._seen:
-                token = self._tokens.read("peer")
-                self._credential, self._seen = (hop_credential(token) if token else None), seen
+                self._credential, self._seen = hop_credential(self._tokens.read("peer")), seen
         except (OSError, ValueError, FlightpathError):
             self._credential, self._seen = None, None

@@ -246,5 +246,5 @@ async def test_a_bundle_that_the_store_does_not_have_is_told_and_the_old_one_ser
     (ready,) = [each for each in cluster.status()["conditions"] if each["type"] == "Ready"]
     assert (ready["status"], ready["reason"]) == ("False", "CrashLoopBackOff")
     assert "fetch: exited with 1" in ready["message"]
-    assert "store has no such folder" in ready["message"]
+    assert "store has no such bundle" in ready["message"]
     assert missing.removeprefix("sha256:") in ready["message"]

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +13,10 @@ from hypothesis import strategies as st
 
 from serving.bundle import (
     ATTESTATION,
+    ENTRY_LINK,
     MANIFEST,
     Attestation,
+    BundleFile,
     Manifest,
     Measurement,
     TensorSpec,
@@ -22,6 +26,7 @@ from serving.bundle import (
     parse_manifest,
     seal,
     verify_bundle,
+    verify_variant,
 )
 from serving.credentials import SigningKey, trusted_keys
 from serving.errors import CorruptBundle, InvalidInput, UntrustedBundle
@@ -142,6 +147,111 @@ def test_a_link_that_leaves_the_bundle_is_refused(sealed: tuple[Path, str], tmp_
     (root / "model.onnx").symlink_to(outside)
     with pytest.raises(CorruptBundle, match="leaves the bundle"):
         verify_bundle(root, digest=digest, keys=trusted_keys(tmp_path / "keys"))
+
+
+def _add_file(root: Path) -> None:
+    (root / "generation_config.json").write_text('{"temperature": 99}')
+
+
+def _add_folder(root: Path) -> None:
+    (root / "plugins").mkdir()
+
+
+def _add_link(root: Path) -> None:
+    (root / "leak").symlink_to("/etc/hostname")
+
+
+def _add_pipe(root: Path) -> None:
+    os.mkfifo(root / "pipe")
+
+
+def _add_entry_that_leaves(root: Path) -> None:
+    (root / ENTRY_LINK).symlink_to("/etc")
+
+
+@pytest.mark.parametrize("add", [_add_file, _add_folder, _add_link, _add_pipe, _add_entry_that_leaves])
+def test_what_the_manifest_does_not_list_is_refused(
+    sealed: tuple[Path, str], tmp_path: Path, add: Callable[[Path], None]
+) -> None:
+    root, digest = sealed
+    add(root)
+    with pytest.raises(CorruptBundle, match=r"does not list, got .* expected listed files alone"):
+        verify_bundle(root, digest=digest, keys=trusted_keys(tmp_path / "keys"))
+    with pytest.raises(CorruptBundle, match="does not list"):
+        verify_variant(root, "cpu")
+
+
+def test_a_pods_link_to_the_entry_and_a_mounts_own_folder_may_lie_beside(
+    sealed: tuple[Path, str], tmp_path: Path
+) -> None:
+    root, digest = sealed
+    (root / ENTRY_LINK).symlink_to("model.onnx")
+    (root / "lost+found").mkdir()
+    verify_bundle(root, digest=digest, keys=trusted_keys(tmp_path / "keys"))
+
+
+@pytest.mark.parametrize("name", ["model.onnx", MANIFEST, ATTESTATION])
+def test_a_file_with_a_second_name_is_refused(sealed: tuple[Path, str], tmp_path: Path, name: str) -> None:
+    root, digest = sealed
+    os.link(root / name, tmp_path / "elsewhere")
+    with pytest.raises(CorruptBundle, match="is no file of its own, got 2 names"):
+        verify_bundle(root, digest=digest, keys=trusted_keys(tmp_path / "keys"))
+
+
+@pytest.mark.parametrize("name", ["model.onnx", MANIFEST, ATTESTATION])
+def test_a_link_to_the_same_content_is_refused(sealed: tuple[Path, str], tmp_path: Path, name: str) -> None:
+    root, digest = sealed
+    (root / name).rename(root / "real")
+    (root / name).symlink_to("real")
+    with pytest.raises(CorruptBundle):
+        verify_bundle(root, digest=digest, keys=trusted_keys(tmp_path / "keys"))
+
+
+def test_a_folder_that_is_named_by_a_digest_must_hold_that_bundle(sealed: tuple[Path, str], tmp_path: Path) -> None:
+    folder = tmp_path / "sha256" / ("0" * 64)
+    folder.parent.mkdir()
+    sealed[0].rename(folder)
+    with pytest.raises(CorruptBundle, match="another digest"):
+        verify_variant(folder, "cpu")
+
+
+def _with_files(root: Path, *files: BundleFile) -> bytes:
+    manifest = _manifest(root)
+    return replace(manifest, variants=[replace(manifest.variants[0], files=list(files))]).to_bytes()
+
+
+_FILE = BundleFile(path="model.onnx", sha256="0" * 64, size_bytes=1)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [_FILE, replace(_FILE, sha256="1" * 64)],
+        [_FILE, replace(_FILE, path="model.onnx/part")],
+        [replace(_FILE, path=MANIFEST)],
+        [replace(_FILE, path=f"{ATTESTATION}/x"), _FILE],
+        [replace(_FILE, size_bytes=-1)],
+        [replace(_FILE, sha256="../../etc/passwd")],
+        [replace(_FILE, path="model//x")],
+        [replace(_FILE, path="./model.onnx")],
+    ],
+)
+def test_a_manifest_whose_files_cannot_be_told_apart_or_checked_is_refused(
+    tmp_path: Path, files: list[BundleFile]
+) -> None:
+    with pytest.raises(CorruptBundle):
+        parse_manifest(_with_files(tmp_path / "bundle", *files))
+
+
+def test_a_manifest_without_a_canonical_form_is_refused(tmp_path: Path) -> None:
+    content = _manifest(tmp_path / "bundle").to_bytes().replace(b'"family":"image-classifier"', b'"family":"\\ud800"')
+    with pytest.raises(CorruptBundle, match="cannot be read"):
+        parse_manifest(content)
+
+
+def test_a_manifest_nested_without_end_is_refused() -> None:
+    with pytest.raises(CorruptBundle, match="cannot be read"):
+        parse_manifest(b"[" * 100_000)
 
 
 @given(st.binary(max_size=200))

@@ -41,6 +41,27 @@ def test_a_missing_token_and_an_unknown_role_are_named(tmp_path: Path) -> None:
         TokenFolder(folder=tmp_path).read("root")
 
 
+@pytest.mark.parametrize("content", ["", " \n", "Authorization: Bearer \n", "Authorization: Bearer", "Bearer x", "a b"])
+def test_a_file_without_one_token_is_refused(tmp_path: Path, content: str) -> None:
+    tokens = TokenFolder(folder=tmp_path)
+    tokens.ensure()
+    tokens.path("operator").write_text(content)
+    with pytest.raises(NotFound, match="token file holds no token"):
+        tokens.read("operator")
+
+
+def test_an_empty_token_opens_nothing() -> None:
+    assert not same_token(bearer(None), "")
+    assert not same_token("x", "")
+
+
+def test_a_trusted_key_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "trusted").mkdir()
+    (tmp_path / "trusted" / "torn.pem").write_bytes(b"-----BEGIN")
+    with pytest.raises(InvalidInput, match=r"trusted key torn\.pem cannot be read"):
+        trusted_keys(tmp_path)
+
+
 def test_only_equal_tokens_are_the_same() -> None:
     assert same_token("secret", "secret")
     assert not same_token("secret", "secreT")

@@ -64,6 +64,7 @@ def test_an_unknown_bundle_is_one_line_and_exit_code_1(
     digest = "sha256:" + "0" * 64
     assert main(["--uri", stored[0], "--digest", digest, "--target", str(tmp_path / "bundle")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("flightpath: store has no such folder")
+    assert line.startswith("flightpath: store has no such bundle")
+    assert digest.removeprefix("sha256:") in line
     with pytest.raises(NotFound):
         fetch_bundle(stored[0], digest, tmp_path / "bundle")

@@ -44,6 +44,7 @@ def test_the_onnxruntime_command_is_the_one_of_the_documentation(tmp_path: Path)
 def test_vllm_serves_the_variants_entry_and_the_regions_arguments_come_last(llm_bundle: Path) -> None:
     runtime = RuntimeSpec(engine="vllm", variant="vllm", arguments=["--max-model-len", "512"])
     assert make_command(runtime, llm_bundle) == [
+        *(sys.executable, "-m", "serving.engines.verified", "--bundle", str(llm_bundle), "--variant", "vllm", "--"),
         *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(llm_bundle / "model")),
         *("--max-model-len", "512"),
         *("--served-model-name", "m", "--host", "127.0.0.1", "--port", "4321", "--shutdown-timeout", "5"),

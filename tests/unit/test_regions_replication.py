@@ -1,14 +1,15 @@
 """Replication: whole, verified and trusted, or not there."""
 
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from serving.bundle import ATTESTATION, verify_bundle
-from serving.credentials import trusted_keys
-from serving.errors import CorruptBundle, InvalidInput, NotFound, UntrustedBundle
+from serving.bundle import ATTESTATION, MANIFEST, verify_bundle, verify_variant
+from serving.credentials import SigningKey, trusted_keys
+from serving.errors import CorruptBundle, InvalidInput, NotFound, RetryableError, UntrustedBundle
 from serving.regions.places.topology import Region
 from serving.regions.replication import Replicator
 from serving.releases import Release, RuntimeSpec
@@ -76,7 +77,8 @@ def test_a_damaged_source_is_refused_and_leaves_no_folder(tmp_path: Path) -> Non
     damage(tmp_path / "source" / bundle_path(release.bundle_digest))
     with pytest.raises(CorruptBundle, match=r"model\.onnx has a wrong size"):
         replicator.replicate(release)
-    assert list((tmp_path / "region" / "bundles" / "sha256").iterdir()) == []
+    assert not replicator.folder(release.bundle_digest).exists()
+    assert not replicator.staging(release.bundle_digest).exists()
     assert not (tmp_path / "region" / "store").exists()
 
 
@@ -119,3 +121,97 @@ def test_nothing_is_swept_in_a_store_that_others_may_write_to(tmp_path: Path) ->
     under_way.mkdir(parents=True)
     replace(replicator, region=shared).sweep()
     assert under_way.exists()
+
+
+def retire_keys(root: Path) -> None:
+    """Another key signs from now on, and the old one is trusted no longer."""
+    shutil.rmtree(root / "keys")
+    SigningKey.ensure(root / "keys")
+
+
+def test_a_retired_key_refuses_and_removes_nothing(tmp_path: Path) -> None:
+    replicator, release = make_replicator(tmp_path), make_release(tmp_path)
+    replicator.replicate(release)
+    retire_keys(tmp_path)
+    with pytest.raises(UntrustedBundle):
+        replicator.replicate(replace(release, id="r2"))
+    for folder in (
+        replicator.folder(release.bundle_digest),
+        tmp_path / "region" / "store" / bundle_path(release.bundle_digest),
+    ):
+        verify_variant(folder, VARIANT)
+
+
+@pytest.mark.parametrize("spelling", ["{}/", "{}//", "{}/.", "{}/../source", "{}%2F"])
+def test_a_shared_store_is_left_alone_however_its_address_is_spelled(tmp_path: Path, spelling: str) -> None:
+    release = make_release(tmp_path)
+    shared = replace(make_replicator(tmp_path).region, store_uri=spelling.format(release.store_uri))
+    replicator = replace(make_replicator(tmp_path), region=shared)
+    source = tmp_path / "source" / bundle_path(release.bundle_digest)
+    damage(source)
+    with pytest.raises(CorruptBundle):
+        replicator.replicate(release)
+    peer = ArtifactStore((tmp_path / "peer").as_uri())
+    peer.put_bundle(tmp_path / "bundle")
+    replace(replicator, peer_stores=[peer.uri]).replicate(release)
+    assert (source / "model.onnx").read_bytes() == b"not a model", "its owner's to mend"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("s3://bucket/a/b", "s3://bucket//a/b/"),
+        ("s3://bucket/a b", "s3a://bucket/a%20b"),
+        ("gs://bucket/a", "gcs://bucket/a/."),
+        ("file:///a/b", "/a/b/"),
+        ("file:///a/b", "file:/a//b"),
+        ("file:///a/b", "local:///a/%62"),
+    ],
+)
+def test_spellings_of_one_store_are_one(one: str, other: str) -> None:
+    assert ArtifactStore(one).canonical_uri == ArtifactStore(other).canonical_uri
+
+
+def test_stores_that_differ_are_two() -> None:
+    uris = ["s3://a/b", "s3://a/c", "s3://b/b", "gs://a/b", "file:///a/b", "file:///b/b", "s3://A/b"]
+    assert len({ArtifactStore(uri).canonical_uri for uri in uris}) == len(uris)
+
+
+def test_a_peers_store_helps_where_own_and_source_fail(tmp_path: Path) -> None:
+    release = make_release(tmp_path)
+    peer = ArtifactStore((tmp_path / "peer").as_uri())
+    peer.put_bundle(tmp_path / "bundle")
+    damage(tmp_path / "source" / bundle_path(release.bundle_digest))
+    replicator = replace(make_replicator(tmp_path), peer_stores=[peer.uri])
+    replicator.replicate(release)
+    shutil.rmtree(tmp_path / "source")
+    shutil.rmtree(tmp_path / "region")
+    replicator.replicate(release)
+
+
+def test_unlisted_files_and_links_never_reach_a_region(tmp_path: Path) -> None:
+    replicator, release = make_replicator(tmp_path), make_release(tmp_path)
+    source = tmp_path / "source" / bundle_path(release.bundle_digest)
+    (source / "chat_template.jinja").write_text("evil")
+    (source / "leak").symlink_to("/etc/hostname")
+    replicator.replicate(release)
+    for folder in (
+        replicator.folder(release.bundle_digest),
+        tmp_path / "region" / "store" / bundle_path(release.bundle_digest),
+    ):
+        assert sorted(path.name for path in folder.iterdir()) == [ATTESTATION, MANIFEST, "model.onnx"]
+
+
+def test_a_copy_is_stopped_by_its_order_and_goes_on_after_a_restart(tmp_path: Path) -> None:
+    replicator, release = make_replicator(tmp_path), make_release(tmp_path)
+    cancelled = threading.Event()
+    cancelled.set()
+    with pytest.raises(RetryableError, match="copy was stopped"):
+        replicator.replicate(release, cancelled=cancelled)
+    half = replicator.staging(release.bundle_digest) / "bundle" / "model.onnx"
+    half.parent.mkdir(parents=True)
+    half.write_bytes((tmp_path / "bundle" / "model.onnx").read_bytes()[:100])
+    replicator.sweep()
+    assert half.exists(), "the next copy goes on from it"
+    replicator.replicate(release)
+    assert not replicator.staging(release.bundle_digest).exists()

@@ -51,7 +51,10 @@ _ONNXRUNTIME: Final = Engine(
     refused=frozenset({"model", "version", "bundle", "variant", "host", "port"}),
 )
 _VLLM: Final = Engine(
-    before=[sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", "{entry}"],
+    before=[
+        *(sys.executable, "-m", "serving.engines.verified", "--bundle", "{bundle}", "--variant", "{variant}", "--"),
+        *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", "{entry}"),
+    ],
     after=[
         *("--served-model-name", "{model}", "--host", "{host}", "--port", "{port}"),
         *("--shutdown-timeout", str(_DRAIN_S)),
