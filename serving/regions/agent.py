@@ -23,6 +23,7 @@ from serving import processes
 from serving.credentials import ROLES, TokenFolder, hop_credential
 from serving.errors import Conflict, FlightpathError
 from serving.regions.acting.agent_api import AgentApi
+from serving.regions.acting.bundle_keeping import BundleKeeping
 from serving.regions.acting.metrics import AgentMetrics
 from serving.regions.acting.promotion_leader import PromotionLeader
 from serving.regions.acting.promotion_orders import PromotionOrders
@@ -40,7 +41,7 @@ from serving.regions.places.client import AgentClient
 from serving.regions.places.peers import Peers
 from serving.regions.places.topology import Region, Topology, load_topology
 from serving.regions.registry.registry import Event, LiveModel, Registry
-from serving.regions.replication import Replicator
+from serving.regions.replication import BundleAudit, Replicator
 from serving.regions.servers.launcher import LaunchSettings, LocalLauncher
 from serving.regions.traffic.gateway_traffic import GatewayTraffic
 from serving.settings import Settings
@@ -152,6 +153,8 @@ class Agent:
         self.loops.repeat(
             "serving", self.serving.look_after, every_s=timing.serving_pass_s, stuck_after_s=stuck_after_s
         )
+        # Reading all that is served may take hours.
+        self.loops.repeat("bundles", self.bundles.look_after, every_s=timing.audit_every_s, stuck_after_s=math.inf)
         if self.rollback_leader is None:
             # A home that is away for long is no fault of this agent's.
             self.loops.repeat(
@@ -183,7 +186,16 @@ class Agent:
         traffic = GatewayTraffic(region.gateway_url, tokens["gateway"])
         self.scoring = Scoring(traffic, timeout_s=self._timing.scorer_timeout_s)
         self._stack.push_async_callback(self.scoring.close)
-        self.replicator = Replicator(region=region, key_folder=self._topology.key_folder)
+        self.replicator = Replicator(
+            region=region, key_folder=self._topology.key_folder, peer_stores=[other.store_uri for other in others]
+        )
+        self.bundles = BundleKeeping(
+            BundleAudit(replicator=self.replicator, clock=self._clock),
+            registry=self.registry,
+            peers=self.peers,
+            wanted=lambda: self.serving.wanted(),
+        )
+        self._stack.callback(self.bundles.end)
         self.serving = ServingState(
             region.name,
             registry=self.registry,
@@ -192,6 +204,7 @@ class Agent:
             peers=self.peers,
             replicator=self.replicator,
             clock=self._clock,
+            heal_bundle=self.bundles.heal,
         )
         self.rollbacks = RollbackWorker(
             region,

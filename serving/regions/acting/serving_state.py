@@ -6,8 +6,9 @@ so it does not matter which change was missed, who restarted or in which order t
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ from serving.routes import Route
 logger = logging.getLogger(__name__)
 
 
+async def _leave(release: Release) -> None:
+    """Nothing is mended."""
+
+
 class ServingState:
     """One region's live servers and routes."""
 
@@ -51,6 +56,7 @@ class ServingState:
         timing: Timing = DEFAULT_TIMING,
         clock: Callable[[], float] = time.time,
         free_memory: Callable[[], float] = free_memory_share,
+        heal_bundle: Callable[[Release], Awaitable[None]] = _leave,
     ) -> None:
         self._region = region
         self._registry = registry
@@ -61,9 +67,11 @@ class ServingState:
         self._timing = timing
         self._clock = clock
         self._free_memory = free_memory
+        self._heal_bundle = heal_bundle
         self._rollbacks = RollbackStore(registry, schema.rollbacks)
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._classes: dict[str, list[str]] = {}
+        self._restarts: dict[str, int] = {}
         self._recent = RecentCounts(window_s=timing.budget_window_s, sample_s=timing.budget_sample_s)
         self._pushing = asyncio.Lock()
         self.gateway_error: str | None = "not asked yet"
@@ -88,7 +96,12 @@ class ServingState:
     async def prepare(self, release_id: str) -> Manifest:
         """The release's bundle, copied and verified unless it is here; errors of `Replicator.replicate`."""
         release, _ = await self._registry.run(self._registry.release, release_id)
-        return await in_own_thread(lambda: self._replicator.replicate(release))
+        cancelled = threading.Event()
+        try:
+            return await in_own_thread(lambda: self._replicator.replicate(release, cancelled=cancelled))
+        finally:
+            # A caller that was cancelled waits no longer; the copy stops at its next block.
+            cancelled.set()
 
     async def launch(self, release_id: str, *, restart: bool) -> None:
         await self._launcher.ensure(await self._registry.run(self.spec, release_id), restart=restart)
@@ -135,6 +148,8 @@ class ServingState:
         for spec in await self._registry.run(self._live_specs):
             if spec.bundle.exists():
                 await self._launcher.ensure(spec, restart=True)
+                if self._fails_to_start(spec.name):
+                    self._beside(f"heal {spec.name}", self._heal(spec))
             else:
                 self._beside(f"bring {spec.name}", self._bring_back(spec))
 
@@ -147,6 +162,23 @@ class ServingState:
             await self._launcher.ensure(spec, restart=True)
         except FlightpathError as failure:
             logger.error("live release %s cannot be served: %s", spec.name, failure)
+
+    def _fails_to_start(self, name: str) -> bool:
+        """Whether a server was started again twice without being ready since it was last, or since this said so."""
+        status = self._launcher.status(name)
+        known = self._restarts.setdefault(name, status.restarts)
+        fails = status.url is None and status.restarts >= known + 2
+        if fails or status.url is not None:
+            self._restarts[name] = status.restarts
+        return fails
+
+    async def _heal(self, spec: ServerSpec) -> None:
+        """A server that keeps ending may have a bundle that rots."""
+        try:
+            release, _ = await self._registry.run(self._registry.release, spec.name)
+            await self._heal_bundle(release)
+        except FlightpathError as failure:
+            logger.error("bundle of live release %s cannot be mended: %s", spec.name, failure)
 
     def note(self, event: Event) -> None:
         """Into the journal, once the registry takes it."""

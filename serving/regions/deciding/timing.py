@@ -38,6 +38,8 @@ class Timing:
     """Between two calls to a region that was silent too long for a rollback."""
     serving_pass_s: float = 0.5
     """Between two passes over live servers, standbys and routes."""
+    audit_every_s: float = 3600.0
+    """From the end of an audit of bundles to the next: a rotten file is found within that and the reading."""
     stuck_after_s: float = 30.0
     """A background loop without progress for longer makes `/healthz` answer 503 and name it."""
     clock_save_s: float = 10.0

@@ -35,9 +35,9 @@ class Event:
     """An entry of the journal before it has its number."""
 
     kind: str
-    """`promotion` | `rollout` | `rollback` | `server` | `override`."""
+    """`promotion` | `rollout` | `rollback` | `server` | `bundle` | `override`."""
     subject: str
-    """Id of the promotion, rollout or rollback, or the name of what changed."""
+    """Id of the promotion, rollout or rollback, digest of the bundle, or the name of what changed."""
     message: str
     detail: dict[str, Any]
 
@@ -127,6 +127,11 @@ class Registry:
         """
         with self.writing() as connection:
             return _add_release(connection, release, version, self.clock())
+
+    def releases(self) -> list[Release]:
+        """All that were ever ordered here."""
+        with self.reading() as connection:
+            return [_release(row) for row in connection.execute(sa.select(schema.releases))]
 
     def release(self, id: str) -> tuple[Release, int]:
         """A release and its version; raises NotFound."""
