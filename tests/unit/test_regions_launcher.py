@@ -64,6 +64,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_): pass
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)" + READY
 DEAF = """
 import http.server, sys, threading
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -84,6 +85,7 @@ RUNTIMES = {
     for name, script in (
         ("ready", READY),
         ("parent", PARENT),
+        ("stubborn", STUBBORN),
         ("engine", ENGINE),
         ("deaf", DEAF),
         ("broken", BROKEN),
@@ -158,6 +160,21 @@ async def test_a_server_becomes_ready_and_ends_when_it_is_told_to(tmp_path: Path
         assert launcher.status("rel-1").state is Server.ABSENT
         assert not record.alive
         assert read_records(tmp_path / "here" / "servers") == []
+
+
+async def test_whoever_gives_up_waiting_for_an_end_leaves_the_successor_its_record(tmp_path: Path) -> None:
+    async with launching(tmp_path, settings=replace(SETTINGS, stop_grace_s=1.0)) as launcher:
+        spec = make_spec(tmp_path, "stubborn")
+        await launcher.ensure(spec, restart=True)
+        await until(lambda: launcher.status("rel-1").state is Server.READY)
+        (before,) = read_records(tmp_path / "here" / "servers")
+        ending = asyncio.create_task(launcher.stop("rel-1"))
+        await asyncio.sleep(0.1)
+        ending.cancel()
+        await launcher.ensure(spec, restart=True)
+        await until(lambda: launcher.status("rel-1").state is Server.READY)
+        (after,) = read_records(tmp_path / "here" / "servers")
+        assert (after.pid != before.pid, after.alive, before.alive) == (True, True, False)
 
 
 async def test_a_server_that_dies_at_start_gives_the_last_line_of_its_log_as_reason(tmp_path: Path) -> None:

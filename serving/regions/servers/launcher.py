@@ -132,6 +132,7 @@ class LocalLauncher:
         self._clock = clock
         self._on_restart = on_restart
         self._servers: dict[str, _Server] = {}
+        self._endings: set[asyncio.Task[None]] = set()
         self._changing: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def adopt(self) -> list[str]:
@@ -220,7 +221,14 @@ class LocalLauncher:
         if server is None:
             return
         server.look_away()
-        async with self._changing[name]:
+        ending = asyncio.create_task(self._end(server), name=f"end {name}")
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+        # A caller that gives up must not let a successor begin beside it: the name is free once this one is gone.
+        await asyncio.shield(ending)
+
+    async def _end(self, server: _Server) -> None:
+        async with self._changing[server.spec.name]:
             if server.process is not None:
                 await asyncio.to_thread(server.process.stop, grace_s=self._settings.stop_grace_s)
 
