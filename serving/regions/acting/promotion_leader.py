@@ -37,7 +37,7 @@ from serving.regions.deciding.promotion_state import (
     is_taken_back,
     unasked,
 )
-from serving.regions.deciding.rollout_state import ABORTED, LIVE, QUEUED, ROLLED_BACK
+from serving.regions.deciding.rollout_state import ABORTED, CANARY, LIVE, QUEUED, ROLLED_BACK
 from serving.regions.deciding.timing import DEFAULT_TIMING, Timing
 from serving.regions.registry.registry import Registry
 
@@ -242,10 +242,13 @@ class PromotionLeader(Leader):
         if promotion.state != RUNNING:
             # As in the next two: a rollback ended it while the region was being asked.
             return
-        if promotion.parts.get(part["region"]) != part:
-            before = promotion.parts.get(part["region"])
-            moved = before is None or _progress(before) != _progress(part)
-            self._store.save(_with_part(promotion, part), [_describe(part)] if moved else [], part)
+        before = promotion.parts.get(part["region"])
+        if before == part:
+            return
+        for passed in _passed_through(before, part):
+            self._store.save(_with_part(promotion, passed), [_describe(passed)], passed)
+        moved = before is None or _progress(before) != _progress(part)
+        self._store.save(_with_part(promotion, part), [_describe(part)] if moved else [], part)
 
     async def _pay_debts(self, promotion: Promotion) -> None:
         """Tell regions that were away to take back what was finished without them."""
@@ -360,6 +363,17 @@ def _patience_s(policy: PromotionPolicy) -> float:
 def _stalled(part: dict[str, Any]) -> FlightpathError:
     waits_for = "its gateway has not taken the weights" if part["ending"] else "an earlier rollout is not settled"
     return Unreachable(waits_for)
+
+
+def _passed_through(before: dict[str, Any] | None, part: dict[str, Any]) -> list[dict[str, Any]]:
+    """The part as it was in each canary step that began and ended between two questions."""
+    begun = len(before["steps"]) if before else 0
+    over = [number for number, step in enumerate(part["steps"]) if number >= begun and step["finished_at"] is not None]
+    return [
+        {**part, "state": step["state"], "percent": step["percent"], "reason": None, "steps": part["steps"][:number]}
+        for number in over
+        if (step := part["steps"][number])["state"] == CANARY
+    ]
 
 
 def _progress(part: dict[str, Any]) -> tuple[Any, ...]:
