@@ -15,7 +15,7 @@ from typing import Any
 from serving.bundle import Manifest, read_manifest
 from serving.counters import Snapshot
 from serving.errors import FlightpathError, Unreachable
-from serving.regions.acting.threads import in_own_thread
+from serving.regions.acting.threads import InThread, in_own_thread
 from serving.regions.deciding.recent import RecentCounts
 from serving.regions.deciding.rollout_document import read_rollout
 from serving.regions.deciding.rollout_state import SHADOW, Rollout
@@ -51,6 +51,7 @@ class ServingState:
         timing: Timing = DEFAULT_TIMING,
         clock: Callable[[], float] = time.time,
         free_memory: Callable[[], float] = free_memory_share,
+        in_thread: InThread = in_own_thread,
     ) -> None:
         self._region = region
         self._registry = registry
@@ -61,6 +62,7 @@ class ServingState:
         self._timing = timing
         self._clock = clock
         self._free_memory = free_memory
+        self._in_thread = in_thread
         self._rollbacks = RollbackStore(registry, schema.rollbacks)
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._classes: dict[str, list[str]] = {}
@@ -88,7 +90,7 @@ class ServingState:
     async def prepare(self, release_id: str) -> Manifest:
         """The release's bundle, copied and verified unless it is here; errors of `Replicator.replicate`."""
         release, _ = await self._registry.run(self._registry.release, release_id)
-        return await in_own_thread(lambda: self._replicator.replicate(release))
+        return await self._in_thread(lambda: self._replicator.replicate(release))
 
     async def launch(self, release_id: str, *, restart: bool) -> None:
         await self._launcher.ensure(await self._registry.run(self.spec, release_id), restart=restart)
