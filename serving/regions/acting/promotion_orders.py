@@ -44,7 +44,7 @@ class Rollbacks(Protocol):
 
 class Leading(Protocol):
     def lead(self, id: str) -> None:
-        """See to it that the promotion is led to its end."""
+        """See to it that the promotion is led to its end, if it was taken."""
         ...
 
     def followed(self, id: str) -> None:
@@ -93,10 +93,11 @@ class PromotionOrders:
         await self._registry.run(self._refuse_when_frozen)
         await self._check_bundle(order)
         self._check_scorer(order)
-        shown, new = await self._registry.run(self._record, id, order, actor, message)
-        if new:
+        try:
+            return await self._registry.run(self._record, id, order, actor, message)
+        finally:
+            # A registry that did not answer may have committed it.
             self._leading.lead(id)
-        return shown, new
 
     def _record(self, id: str, order: Order, actor: str, message: str) -> tuple[dict[str, Any], bool]:
         self._refuse_when_frozen()
