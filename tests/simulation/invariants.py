@@ -5,6 +5,7 @@ from typing import Any
 
 from serving.errors import NotFound
 from serving.regions.deciding.promotion_state import RUNNING
+from serving.regions.deciding.rollout_state import ABORTED
 from tests.simulation.agent import SimulatedAgent
 from tests.simulation.story import HOME, NAMES, Event, Story
 from tests.simulation.world import MODEL, World
@@ -95,7 +96,7 @@ def last_word(world: World, name: str, agent: SimulatedAgent) -> str | None:
         [*(("promotion", d) for d in home.promotions(limit=1000)), *(("rollback", d) for d in _home_rollbacks(world))],
         key=lambda word: word[1]["ordered_at"],
     )
-    outcomes = [(_arrival(agent, kind, d["id"]), _outcome(kind, d, name)) for kind, d in words]
+    outcomes = [(_arrival(agent, kind, d["id"]), _outcome(world, d, name)) for kind, d in words]
     for document in _regional(agent):
         known = [index for index, (arrived, _) in enumerate(outcomes) if arrived <= document["ordered_at"]]
         went = [document["release"]] if document["state"] == "live" else []
@@ -126,9 +127,12 @@ def _arrival(agent: SimulatedAgent, kind: str, id: str) -> float:
         return float("inf")
 
 
-def _outcome(kind: str, document: dict[str, Any], name: str) -> list[str | None]:
-    """What a word put live in the region by its own account; nothing if it came to nothing there."""
+def _outcome(world: World, document: dict[str, Any], name: str) -> list[str | None]:
+    """What a word put live in the region by its own account; nothing if it came to nothing there, or had to."""
     part = document["parts"].get(name)
     if part is None or document["state"] == RUNNING or part["state"] != "live":
+        return []
+    aborted = f"abort {document['id']}" in world.acknowledged and document["state"] == ABORTED
+    if aborted and document["policy"]["rollback_scope"] == "all" and part["revert_failure"] is None:
         return []
     return [part["release"]]

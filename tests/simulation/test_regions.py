@@ -4,6 +4,8 @@ A seed that falls is run alone with `pytest tests/simulation/test_regions.py -k 
 `make soak SEEDS=n`.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from tests.simulation.simulation import simulate
@@ -40,3 +42,11 @@ def test_a_rollback_is_led_although_the_database_goes_away_at_once() -> None:
     silences = [Event(at=40.0 + late, what="take_database_away", where=HOME, for_s=5.0) for late in (0.01, 0.02, 0.03)]
     for silence in silences:
         assert simulate(0, Story(events=[PROMOTION, order, silence])) == []
+
+
+def test_an_abort_holds_in_a_region_that_a_rollback_of_another_one_does_not_name() -> None:
+    promotion = replace(PROMOTION, regions=("two", "three"))
+    cut = Event(at=20.0, what="cut", where="one", other="two", for_s=30.0)
+    abort = Event(at=21.0, what="abort")
+    order = Event(at=22.0, what="roll_back", id="r-1", regions=("one",))
+    assert simulate(1, Story(events=[promotion, cut, abort, order])) == []
