@@ -10,7 +10,7 @@ ARGS ?=
 $(READY): pyproject.toml constraints.txt .ci/setup .ci/overrides.txt
 	@./.ci/setup
 
-.PHONY: help setup demo down status test scan test-cluster test-e2e test-e2e-clouds check bench bench-gateway bench-llm bench-rollback bench-operator bench-terraform bench-gates bench-regions knobs constraints clean
+.PHONY: help setup demo down status test soak scan test-cluster test-e2e test-e2e-clouds check bench bench-gateway bench-llm bench-rollback bench-operator bench-terraform bench-gates bench-regions knobs constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,8 +26,11 @@ down: $(READY) ## end everything that the demo left running
 status: $(READY) ## what the regions run
 	@$(PY) -m flightpath status
 
-test: $(READY) ## unit and integration tests, real components
-	@$(PY) -m pytest tests/unit tests/integration --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(ARGS)
+test: $(READY) ## unit and integration tests, real components; simulated regions
+	@$(PY) -m pytest tests/unit tests/simulation tests/integration --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(ARGS)
+
+soak: $(READY) ## regions simulated on a virtual clock: kills, cuts, losses, outages, orders (SEEDS=200 FIRST=0)
+	@$(PY) -m tests.simulation.soak --seeds $(or $(SEEDS),200) --first $(or $(FIRST),0)
 
 test-e2e: $(READY) ## the long chains: training, release, regions, kills
 	@.ci/e2e regions $(ARGS)

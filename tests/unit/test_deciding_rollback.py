@@ -443,6 +443,21 @@ def test_regions_that_a_rollback_does_not_name_owe_the_end_of_what_was_under_way
     assert (ended.owed, ended.parts) == (["two"], parts)
 
 
+@pytest.mark.parametrize(("scope", "owed"), [("all", ["one"]), ("region", [])])
+def test_regions_that_were_being_taken_back_owe_that_although_a_rollback_does_not_name_them(
+    scope: str, owed: list[str]
+) -> None:
+    live = {"one": {"state": LIVE, "changed": True, "revert_failure": None}}
+    before = replace(promotion(live), ending=ABORTED, policy=PromotionPolicy(rollback_scope=scope))
+    assert end_promotion(before, "rollback b", 110.0, told=["two"]).owed == owed
+
+
+def test_a_debt_that_a_rollback_does_not_replace_stays() -> None:
+    live = {"one": {"state": LIVE, "changed": True, "revert_failure": None}}
+    before = replace(promotion(live), ending=ABORTED, owed=["one"])
+    assert end_promotion(before, "rollback b", 110.0, told=["two"]).owed == ["one"]
+
+
 def test_a_rollback_forgives_the_debts_of_the_regions_that_it_names() -> None:
     before = replace(promotion({}), owed=["one", "two"], watching=True)
     assert forgive(before, told=["one"]) == replace(before, owed=["two"], watching=False)

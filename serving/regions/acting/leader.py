@@ -35,7 +35,7 @@ class Leader(ABC):
         await asyncio.gather(*leaders, return_exceptions=True)
 
     def lead(self, id: str) -> None:
-        """See to it that the order is led to its end."""
+        """See to it that the order is led to its end, if it was taken."""
         if id in self._leaders:
             return
         task = asyncio.create_task(self._lead_to_the_end(id), name=f"{self._kind} {id}")

@@ -90,8 +90,8 @@ class PromotionLeader(Leader):
         complaints = Complaints(logger, f"promotion {id}")
         while True:
             try:
-                promotion = await self._registry.run(self._store.read, id)
-                if not _is_open(promotion):
+                promotion = await self._registry.run(self._store.find, id)
+                if promotion is None or not _is_open(promotion):
                     return
                 if promotion.state == RUNNING:
                     await self._step(promotion.id)

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from serving.errors import Conflict
 from serving.regions.acting.promotion_store import PromotionStore
-from serving.regions.acting.threads import in_own_thread
+from serving.regions.acting.threads import InThread, in_own_thread
 from serving.regions.deciding.promotion_state import (
     RUNNING,
     Order,
@@ -44,7 +44,7 @@ class Rollbacks(Protocol):
 
 class Leading(Protocol):
     def lead(self, id: str) -> None:
-        """See to it that the promotion is led to its end."""
+        """See to it that the promotion is led to its end, if it was taken."""
         ...
 
     def followed(self, id: str) -> None:
@@ -64,6 +64,7 @@ class PromotionOrders:
         rollbacks: Rollbacks,
         leading: Leading,
         clock: Callable[[], float] = time.time,
+        in_thread: InThread = in_own_thread,
     ) -> None:
         self._topology = topology
         self._registry = registry
@@ -72,6 +73,7 @@ class PromotionOrders:
         self._rollbacks = rollbacks
         self._leading = leading
         self._clock = clock
+        self._in_thread = in_thread
 
     async def order(self, id: str, raw: dict[str, Any], *, actor: str) -> tuple[dict[str, Any], bool]:
         """Take an order, or find it again: its present state, and whether it is new.
@@ -91,10 +93,11 @@ class PromotionOrders:
         await self._registry.run(self._refuse_when_frozen)
         await self._check_bundle(order)
         self._check_scorer(order)
-        shown, new = await self._registry.run(self._record, id, order, actor, message)
-        if new:
+        try:
+            return await self._registry.run(self._record, id, order, actor, message)
+        finally:
+            # A registry that did not answer may have committed it.
             self._leading.lead(id)
-        return shown, new
 
     def _record(self, id: str, order: Order, actor: str, message: str) -> tuple[dict[str, Any], bool]:
         self._refuse_when_frozen()
@@ -144,7 +147,7 @@ class PromotionOrders:
         release = order.release
         check_runtime(release.runtime, self._runtimes)
         store = ArtifactStore(release.store_uri)
-        manifest = await in_own_thread(lambda: store.read_manifest(release.bundle_digest))
+        manifest = await self._in_thread(lambda: store.read_manifest(release.bundle_digest))
         manifest.variant(release.runtime.variant)
 
     def _check_scorer(self, order: Order) -> None:

@@ -37,6 +37,7 @@ from serving.regions.deciding.timing import DEFAULT_TIMING, Timing
 from serving.regions.places.peers import Peers
 from serving.regions.places.topology import Topology
 from serving.regions.registry import schema
+from serving.regions.registry.database import RegistryUnavailable
 from serving.regions.registry.registry import Event, Registry
 from serving.regions.registry.rollback_store import Ended, RollbackStore
 from serving.releases import check_name
@@ -83,10 +84,11 @@ class RollbackLeader(Leader):
         """
         check_name("rollback id", id)
         asked = read_asked(raw, [region.name for region in self._topology.regions])
-        shown, new = await self._registry.run(self._take_order, id, asked, raw, actor)
-        if new:
+        try:
+            return await self._registry.run(self._take_order, id, asked, raw, actor)
+        finally:
+            # A registry that did not answer may have committed it.
             self.lead(id)
-        return shown, new
 
     def _take_order(self, id: str, asked: Asked, raw: dict[str, Any], actor: str) -> tuple[dict[str, Any], bool]:
         known = self._store.find(id)
@@ -223,8 +225,21 @@ class RollbackLeader(Leader):
         return [str(document["id"]) for document in self._store.under_way()]
 
     async def _lead_to_the_end(self, id: str) -> None:
-        order = await self._registry.run(self._read, id)
-        await asyncio.gather(*(self._lead_region(id, region) for region in order.regions))
+        order = await self._find(id)
+        if order is not None:
+            await asyncio.gather(*(self._lead_region(id, region) for region in order.regions))
+
+    async def _find(self, id: str) -> RollbackOrder | None:
+        """None when it was not taken; waits for a registry that is away."""
+        complaints = Complaints(logger, f"rollback {id}")
+        while True:
+            try:
+                document = await self._registry.run(self._store.find, id)
+            except RegistryUnavailable as away:
+                complaints.say(away)
+                await asyncio.sleep(self._timing.rollback_ask_retry_s)
+            else:
+                return None if document is None else read_rollback_order(document)
 
     async def _lead_region(self, id: str, region: str) -> None:
         stalled_since: float | None = None

@@ -89,9 +89,11 @@ class RollbackWorker(Worker):
         """
         check_name("rollback id", id)
         order = read_region_order(raw)
-        shown = await self._registry.run(self._take_order, id, order, raw)
-        self._work_on(order.model)
-        return shown
+        try:
+            return await self._registry.run(self._take_order, id, order, raw)
+        finally:
+            # A registry that did not answer may have committed it.
+            self._work_on(order.model)
 
     def _take_order(self, id: str, order: RegionOrder, raw: dict[str, Any]) -> dict[str, Any]:
         known = self._store.find(id)

@@ -16,7 +16,7 @@ from typing import Any
 from serving.bundle import Manifest, read_manifest
 from serving.counters import Snapshot
 from serving.errors import FlightpathError, Unreachable
-from serving.regions.acting.threads import in_own_thread
+from serving.regions.acting.threads import InThread, in_own_thread
 from serving.regions.deciding.recent import RecentCounts
 from serving.regions.deciding.rollout_document import read_rollout
 from serving.regions.deciding.rollout_state import SHADOW, Rollout
@@ -57,6 +57,7 @@ class ServingState:
         clock: Callable[[], float] = time.time,
         free_memory: Callable[[], float] = free_memory_share,
         heal_bundle: Callable[[Release], Awaitable[None]] = _leave,
+        in_thread: InThread = in_own_thread,
     ) -> None:
         self._region = region
         self._registry = registry
@@ -68,6 +69,7 @@ class ServingState:
         self._clock = clock
         self._free_memory = free_memory
         self._heal_bundle = heal_bundle
+        self._in_thread = in_thread
         self._rollbacks = RollbackStore(registry, schema.rollbacks)
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._classes: dict[str, list[str]] = {}
@@ -98,7 +100,7 @@ class ServingState:
         release, _ = await self._registry.run(self._registry.release, release_id)
         cancelled = threading.Event()
         try:
-            return await in_own_thread(lambda: self._replicator.replicate(release, cancelled=cancelled))
+            return await self._in_thread(lambda: self._replicator.replicate(release, cancelled=cancelled))
         finally:
             # A caller that was cancelled waits no longer; the copy stops at its next block.
             cancelled.set()

@@ -4,9 +4,15 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+class InThread(Protocol):
+    """Carries out work that blocks, beside the event loop: `in_own_thread`, or a test's that takes no real time."""
+
+    async def __call__(self, work: Callable[[], T]) -> T: ...
 
 
 async def in_own_thread(work: Callable[[], T]) -> T:

@@ -56,15 +56,17 @@ def decide_promotion(promotion: Promotion) -> Next:
 
 
 def _decide_taking_back(promotion: Promotion, ending: str) -> Next:
-    back = [region for region in reversed(promotion.regions) if _is_to_go_back(promotion, region)]
+    to_go_back = [region for region in reversed(promotion.regions) if is_to_go_back(promotion, region)]
+    back = [region for region in to_go_back if region not in promotion.owed]
     if back:
         return Next(move=Move.TAKE_BACK, region=back[0], beside=tuple(back[1:]))
     return Next(move=Move.FINISH, state=ending, reason=promotion.reason)
 
 
-def _is_to_go_back(promotion: Promotion, region: str) -> bool:
+def is_to_go_back(promotion: Promotion, region: str) -> bool:
+    """Whether something of a promotion that is being taken back is left in the region."""
     part = promotion.parts.get(region)
-    if part is None or is_taken_back(part) or region in promotion.owed:
+    if part is None or is_taken_back(part):
         return False
     kept = part["state"] == LIVE and promotion.policy.rollback_scope == "region" and not part.get("ending")
     return not kept

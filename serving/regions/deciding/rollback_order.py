@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final
 
 from serving.errors import InvalidInput
-from serving.regions.deciding.promotion_state import Promotion, is_taken_back
+from serving.regions.deciding.promotion_decision import is_to_go_back
+from serving.regions.deciding.promotion_state import Promotion
 from serving.regions.deciding.rollback_state import FAILED, LIVE, QUEUED, TERMINAL, Rollback
 from serving.regions.deciding.rollout_state import ABORTED, ROLLED_BACK
 from serving.regions.deciding.rollout_state import LIVE as PROMOTED
@@ -179,10 +180,12 @@ def supersede(order: RollbackOrder, by: str, now: float) -> RollbackOrder:
 
 def end_promotion(promotion: Promotion, by: str, now: float, *, told: list[str]) -> Promotion:
     """The promotion is over at once. Regions that are `told` hear of the rollback; others where it was under way owe
-    its end, and those where it was live stay so: nobody has asked them to go back."""
+    its end, and those where it was live stay so, unless it was being taken back: nobody else has asked them to go
+    back."""
     parts = {r: _ended_part(part, by, now) if r in told else part for r, part in promotion.parts.items()}
     others = {region: part for region, part in promotion.parts.items() if region not in told}
-    owed = [r for r, part in others.items() if part["state"] != PROMOTED and not is_taken_back(part)]
+    stay = [r for r, part in others.items() if part["state"] == PROMOTED and promotion.ending is None]
+    owed = [region for region in others if region not in stay and is_to_go_back(promotion, region)]
     return replace(promotion, state=ABORTED, ending=ABORTED, reason=by, finished_at=now, parts=parts, owed=owed)
 
 

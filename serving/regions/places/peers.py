@@ -6,9 +6,9 @@ reserve; neither needs the home region, Flyte or a cloud's control plane.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from serving.errors import FlightpathError
 from serving.regions.deciding.timing import DEFAULT_TIMING, Timing
@@ -30,14 +30,28 @@ class RemoteModel:
     classes: list[str] = field(default_factory=list)
 
 
+class PeerPort(Protocol):
+    """Another region's agent."""
+
+    async def peer_models(self) -> list[dict[str, Any]]: ...
+
+
 class Peers:
     """The other regions, asked through `peer` tokens."""
 
-    def __init__(self, regions: list[Region], token: str, *, timing: Timing = DEFAULT_TIMING) -> None:
+    def __init__(
+        self,
+        regions: list[Region],
+        token: str,
+        *,
+        timing: Timing = DEFAULT_TIMING,
+        connect: Callable[..., PeerPort] = AgentClient,
+    ) -> None:
+        """`connect` makes an agent's client, as `AgentClient` is made."""
         self._timing = timing
         self._regions = {region.name: region for region in regions}
         self._clients = {
-            region.name: AgentClient(region.agent_url, token, timeout_s=timing.peers_timeout_s) for region in regions
+            region.name: connect(region.agent_url, token, timeout_s=timing.peers_timeout_s) for region in regions
         }
         self._models: dict[str, list[RemoteModel]] = {}
         self._reachable: dict[str, bool] = {}

@@ -1,0 +1,52 @@
+"""Whatever befalls three regions, what was acknowledged holds and all of it comes to an end (docs/guarantees.md).
+
+A seed that falls is run alone with `pytest tests/simulation/test_regions.py -k 'seed[17]'`, more of them with
+`make soak SEEDS=n`.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.simulation.simulation import simulate
+from tests.simulation.story import HOME, Event, Story, draw_story
+
+PROMOTION = Event(at=0.0, what="promote", id="p-0", release="v2")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_seed(seed: int) -> None:
+    assert simulate(seed) == [], f"seed {seed}:\n{draw_story(seed)}"
+
+
+def test_a_seed_tells_the_same_story_each_time() -> None:
+    assert str(draw_story(5)) == str(draw_story(5)) != str(draw_story(6))
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        Event(at=40.0, what="promote", id="p-1", release="v3"),
+        Event(at=40.0, what="roll_back", id="r-1", regions=None),
+        Event(at=40.0, what="roll_back", id="r-1", where="two", regions=("two",)),
+    ],
+    ids=lambda order: f"{order.what} in {order.where}",
+)
+def test_an_order_that_was_committed_is_led_although_its_answer_was_lost(order: Event) -> None:
+    silence = Event(at=40.0, what="lose_commits", where=order.where, for_s=4.0, share=1.0)
+    assert simulate(0, Story(events=[PROMOTION, silence, order])) == []
+
+
+def test_a_rollback_is_led_although_the_database_goes_away_at_once() -> None:
+    order = Event(at=40.0, what="roll_back", id="r-1", regions=None)
+    silences = [Event(at=40.0 + late, what="take_database_away", where=HOME, for_s=5.0) for late in (0.01, 0.02, 0.03)]
+    for silence in silences:
+        assert simulate(0, Story(events=[PROMOTION, order, silence])) == []
+
+
+def test_an_abort_holds_in_a_region_that_a_rollback_of_another_one_does_not_name() -> None:
+    promotion = replace(PROMOTION, regions=("two", "three"))
+    cut = Event(at=20.0, what="cut", where="one", other="two", for_s=30.0)
+    abort = Event(at=21.0, what="abort")
+    order = Event(at=22.0, what="roll_back", id="r-1", regions=("one",))
+    assert simulate(1, Story(events=[promotion, cut, abort, order])) == []
