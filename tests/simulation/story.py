@@ -24,6 +24,8 @@ class Event:
     """Of a promotion; or where to go back to, None: to the version before."""
     regions: tuple[str, ...] | None = NAMES
     policy: dict[str, Any] = field(default_factory=dict)
+    patient: bool = False
+    """Whether a promotion is ordered again while another one is running."""
     by_s: float = 0.0
     """By how much a wall clock is set."""
     share: float = 0.3
@@ -95,10 +97,13 @@ def _draw_promotion(rng: Random, number: int, at: float) -> Event:
         "prepare_ahead": rng.choice((0, 0, 1, 2)),
         "rollback_scope": rng.choice(("all", "all", "region")),
         "on_inconclusive": rng.choice(("back", "hold")),
+        "step_timeout_s": rng.choice((10.0, 40.0)),
     }
     regions = NAMES if rng.random() < 0.7 else tuple(rng.sample(NAMES, rng.randint(1, 3)))
     release = "v2" if number == 0 else rng.choice(_NEW)
-    return Event(at=at, what="promote", id=f"p-{number}", release=release, regions=regions, policy=policy)
+    patient = rng.random() < 0.7
+    facts: dict[str, Any] = {"release": release, "regions": regions, "policy": policy, "patient": patient}
+    return Event(at=at, what="promote", id=f"p-{number}", **facts)
 
 
 def _draw_fault(rng: Random, ordered_at: list[float]) -> Event:

@@ -42,9 +42,10 @@ POLICY: Final = {
     "drain_s": 2.0,
     "standby_s": 0.0,
 }
-SETTLES_S: Final = 600.0
+SETTLES_S: Final = 300.0
 """Time after the last fault in which everything must have come to an end."""
 _RETRY_S: Final = 2.0
+_PATIENCE_S: Final = 120.0
 
 
 @cache
@@ -219,6 +220,7 @@ class World:
                 await self._order(replace(event, id=f"abort {id}"), "abort_promotion", id)
 
     async def _order(self, event: Event, call: str, *arguments: Any) -> None:
+        ends = self._loop.time() + _PATIENCE_S
         while True:
             agent = self.agents[event.where]
             if agent is not None:
@@ -229,7 +231,8 @@ class World:
                     if failure is None:
                         self.acknowledged[event.id] = event
                         return
-                    if isinstance(failure, PermanentError):
+                    refused = isinstance(failure, PermanentError)
+                    if refused and not (event.patient and self._loop.time() < ends):
                         return
                     if not isinstance(failure, FlightpathError):
                         self.network.bugs.append(f"{call}: {failure!r}")

@@ -194,3 +194,9 @@ def test_only_so_much_of_the_history_is_read(registry: Registry) -> None:
 
     assert len(registry.newest_rollouts(limit=2)) == 2
     assert registry.rollouts_under_way() == [{"n": 0}]
+
+
+def test_a_database_under_a_uri_of_sqlites_own_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Registry("sqlite:///file:/in-memory?vfs=memdb&uri=true").close()
+    assert list(tmp_path.iterdir()) == []

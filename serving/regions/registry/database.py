@@ -36,11 +36,10 @@ def open_database(url: str) -> sa.Engine:
     """Connect and migrate; raises InvalidInput for an unusable URL, RegistryUnavailable when the database is down."""
     try:
         parsed = sa.make_url(url)
+        database = parsed.database or ":memory:"
         # What SQLite reads as a URI of its own (`file:…`) is no path of ours.
-        if parsed.get_backend_name() == "sqlite" and not (parsed.database or ":memory:").startswith(
-            (":memory:", "file:")
-        ):
-            Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+        if parsed.get_backend_name() == "sqlite" and not database.startswith((":memory:", "file:")):
+            Path(database).parent.mkdir(parents=True, exist_ok=True)
         defaults = _POSTGRESQL if parsed.get_driver_name().startswith("psycopg") else {}
         bounds = {name: value for name, value in defaults.items() if name not in parsed.query}
         engine = sa.create_engine(parsed, pool_pre_ping=True, connect_args=bounds)
