@@ -124,7 +124,7 @@ def test_a_newer_word_that_an_older_one_undoes_is_noticed(plant: Plant) -> None:
     story = Story(
         events=[
             replace(PROMOTION, regions=("two", "three"), policy={"step_timeout_s": 10.0}),
-            Event(at=18.0, what="cut", where="one", other="two", for_s=60.0),
+            Event(at=14.0, what="cut", where="one", other="two", for_s=60.0),
             Event(at=70.0, what="promote", id="p-1", release="v2", regions=("two",)),
         ],
         bad=frozenset({("v2", "three")}),

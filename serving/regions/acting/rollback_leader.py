@@ -30,6 +30,7 @@ from serving.regions.deciding.rollback_order import (
     region_order,
     show_rollback_order,
     supersede,
+    supersede_in,
     without_region,
 )
 from serving.regions.deciding.rollback_state import SWITCHING, find_target, read_region_order
@@ -106,6 +107,7 @@ class RollbackLeader(Leader):
         self._check_at_home(order, bool(promotions))
         by = f"rollback {id}: {asked.reason}"
         told = order.regions
+        overtaken = [supersede_in(other, id, now, told=told) for other in others]
         ended = [
             end_promotion(p, by, now, told=told) if p.state == PROMOTION_RUNNING else forgive(p, told=told)
             for p in promotions
@@ -117,7 +119,7 @@ class RollbackLeader(Leader):
             asked.model,
             order.to_json(),
             promotions=[Ended(id=p.id, document=p.to_json()) for p in ended],
-            rollbacks=[Ended(id=other.id, document=supersede(other, id, now).to_json()) for other in others],
+            rollbacks=[Ended(id=other.id, document=other.to_json(), open=other.open) for other in overtaken],
             events=[*events, _event(order, f"ordered by {actor}: {asked.reason}")],
         )
         for promotion in ended:
