@@ -1,5 +1,6 @@
 """One story in one virtual world."""
 
+import asyncio
 import logging
 import tempfile
 from pathlib import Path
@@ -17,12 +18,11 @@ def simulate(seed: int, story: Story | None = None) -> list[str]:
     rng = Random(f"threads {seed}")
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
-    loop = VirtualLoop(lambda: rng.expovariate(200.0))
+    runner = asyncio.Runner(loop_factory=lambda: VirtualLoop(lambda: rng.expovariate(200.0)))
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            return loop.run_until_complete(_simulate(told, seed, Path(folder)))
+        with tempfile.TemporaryDirectory() as folder, runner:
+            return runner.run(_simulate(told, seed, Path(folder)))
     finally:
-        loop.close()
         logging.disable(disabled)
 
 

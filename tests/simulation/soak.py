@@ -4,6 +4,7 @@ python -m tests.simulation.soak --seeds 1000 [--first 0]
 """
 
 import argparse
+import contextlib
 import sys
 import time
 
@@ -17,13 +18,17 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     options = parser.parse_args()
     began, fallen = time.process_time(), []
-    for seed in range(options.first, options.first + options.seeds):
-        broken = simulate(seed)
-        if broken:
-            fallen.append(seed)
-            print(f"seed {seed}:", *broken, draw_story(seed), sep="\n  ", flush=True)
-    per_s = options.seeds / (time.process_time() - began)
-    print(f"{options.seeds} seeds, {per_s:.2f} per second of CPU, fallen: {fallen or 'none'}")
+    done = 0
+    # Ended by Ctrl-C it says what it has seen until then.
+    with contextlib.suppress(KeyboardInterrupt):
+        for seed in range(options.first, options.first + options.seeds):
+            broken = simulate(seed)
+            done += 1
+            if broken:
+                fallen.append(seed)
+                print(f"seed {seed}:", *broken, draw_story(seed), sep="\n  ", flush=True)
+    per_s = done / (time.process_time() - began)
+    print(f"{done} seeds, {per_s:.2f} per second of CPU, fallen: {fallen or 'none'}")
     return 1 if fallen else 0
 
 

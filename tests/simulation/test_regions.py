@@ -50,3 +50,18 @@ def test_an_abort_holds_in_a_region_that_a_rollback_of_another_one_does_not_name
     abort = Event(at=21.0, what="abort")
     order = Event(at=22.0, what="roll_back", id="r-1", regions=("one",))
     assert simulate(1, Story(events=[promotion, cut, abort, order])) == []
+
+
+def test_a_rollback_of_all_regions_goes_on_where_a_newer_one_of_some_does_not_reach() -> None:
+    everywhere = Event(at=60.0, what="roll_back", id="r-1", regions=None)
+    at_home = Event(at=60.5, what="roll_back", id="r-2", regions=("one",))
+    assert simulate(0, Story(events=[PROMOTION, everywhere, at_home])) == []
+
+
+def test_a_region_that_missed_a_rollback_owes_it_although_others_are_promoted() -> None:
+    held = replace(PROMOTION, policy={"prepare_ahead": 1})
+    stops = Event(at=0.0, what="break_store", where="one", for_s=60.0)
+    cut = Event(at=20.0, what="cut", where="one", other="two", for_s=60.0)
+    everywhere = Event(at=22.0, what="roll_back", id="r-1", regions=None)
+    elsewhere = Event(at=23.0, what="promote", id="p-1", release="v3", regions=("three", "one"), patient=True)
+    assert simulate(0, Story(events=[held, stops, cut, everywhere, elsewhere])) == []

@@ -15,12 +15,14 @@ from serving.errors import FlightpathError, PermanentError, RetryableError
 from serving.regions.acting.steady_clock import SteadyClock
 from serving.regions.deciding.promotion_state import RUNNING
 from serving.regions.places.topology import Region, Topology
+from serving.regions.registry.registry import Event as JournalEvent
+from serving.regions.registry.registry import LiveModel
 from serving.releases import Release
 from serving.routes import Route
 from serving.store import ArtifactStore
 from tests.fakes.models import VARIANT, write_bundle
 from tests.simulation.agent import TIMING, Place, SimulatedAgent
-from tests.simulation.database import Database
+from tests.simulation.database import Database, SimulatedRegistry
 from tests.simulation.gateway import Gateway
 from tests.simulation.link import Network
 from tests.simulation.machine import Machine
@@ -136,10 +138,10 @@ class World:
     # The story
 
     async def play(self) -> None:
-        """From the first release to the quiet after the last fault."""
-        for name in NAMES:
+        """From v1, live everywhere, to the quiet after the last fault."""
+        for name, place in self.places.items():
+            _serve_first(place)
             self._revive(name)
-        await self.promote(Event(at=0.0, what="promote", id="p-first", release="v1"))
         await self._wait_until(self.is_quiet, SETTLES_S)
         for event in self._story.events:
             self._tasks.append(asyncio.create_task(self._befall(event)))
@@ -336,6 +338,16 @@ def _region(name: str, folder: Path) -> Region:
         registry_url="",
         state_folder=folder / name,
     )
+
+
+def _serve_first(place: Place) -> None:
+    registry, release = SimulatedRegistry(place.database, place.clock), Release.from_json(_release("v1"))
+    registry.add_release(release)
+    live = LiveModel(model=MODEL, release_id=release.id, previous_release_id=None, reason=None)
+    registry.set_live(live, JournalEvent(kind="rollout", subject=release.id, message="live", detail={}))
+    registry.close()
+    place.replicator.replicate(release)
+    place.machine.start(release.id)
 
 
 def _release(id: str) -> dict[str, Any]:

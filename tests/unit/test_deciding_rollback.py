@@ -22,6 +22,7 @@ from serving.regions.deciding.rollback_order import (
     region_order,
     show_rollback_order,
     supersede,
+    supersede_in,
     unasked,
     without_region,
 )
@@ -411,6 +412,28 @@ def test_a_superseded_order_is_over_in_every_region() -> None:
     assert note_part(ended, said("one", LIVE), 111.0).state == "superseded"
     both = note_part(note_part(ended, said("one", LIVE), 111.0), said("two", LIVE), 112.0)
     assert (both.state, both.failure) == ("superseded", "rollback c was ordered")
+
+
+def test_an_order_goes_on_in_regions_that_a_newer_one_does_not_tell() -> None:
+    before = order(regions=["one", "two"], parts={"one": said("one", SWITCHING, settled=False)})
+    left = supersede_in(before, "c", 110.0, told=["one"])
+    part = left.parts["one"]
+    assert (part["state"], part["reason"], part["settled"]) == (FAILED, "rollback c was ordered", True)
+    assert (left.state, left.open) == ("running", True)
+    ended = note_part(left, said("two", LIVE), 111.0)
+    assert (ended.state, ended.failure, ended.open) == (FAILED, "one: rollback c was ordered", False)
+
+
+def test_a_region_that_had_gone_back_keeps_that_when_a_newer_order_comes() -> None:
+    before = order(regions=["one", "two"], parts={"one": said("one", LIVE, settled=False)}, owed=["two"])
+    left = supersede_in(before, "c", 110.0, told=["one"])
+    assert (left.parts["one"], left.owed) == ({**said("one", LIVE), "settled": True}, ["two"])
+
+
+@pytest.mark.parametrize("told", [["one", "two"], ["two", "one", "three"]])
+def test_an_order_whose_regions_are_all_told_of_a_newer_one_is_superseded(told: list[str]) -> None:
+    before = order(regions=["one", "two"])
+    assert supersede_in(before, "c", 110.0, told=told) == supersede(before, "c", 110.0)
 
 
 def test_an_order_that_was_over_keeps_how_it_ended() -> None:

@@ -84,7 +84,7 @@ class NoRollbacks:
     def refuse_promotion(self, model: str) -> None:
         """None is running."""
 
-    def forget_debts(self, model: str) -> None:
+    def forget_debts(self, model: str, regions: list[str]) -> None:
         """There are none."""
 
 

@@ -37,8 +37,8 @@ class Rollbacks(Protocol):
         """Raises Conflict while a rollback of the model is running."""
         ...
 
-    def forget_debts(self, model: str) -> None:
-        """Regions that missed a rollback follow the promotion that comes now."""
+    def forget_debts(self, model: str, regions: list[str]) -> None:
+        """Those of the regions that missed a rollback follow the promotion that comes now."""
         ...
 
 
@@ -121,7 +121,7 @@ class PromotionOrders:
         new = self._registry.add_promotion(id, order.release, first_state, event)
         if not new:
             return self._again(self._store.read(id), order), False
-        self._rollbacks.forget_debts(order.release.model)
+        self._rollbacks.forget_debts(order.release.model, order.regions)
         return self._show(id), True
 
     def _attempts(self, order: Order) -> int:

@@ -29,7 +29,7 @@ from serving.regions.deciding.rollback_order import (
     read_rollback_order,
     region_order,
     show_rollback_order,
-    supersede,
+    supersede_in,
     without_region,
 )
 from serving.regions.deciding.rollback_state import SWITCHING, find_target, read_region_order
@@ -106,18 +106,19 @@ class RollbackLeader(Leader):
         self._check_at_home(order, bool(promotions))
         by = f"rollback {id}: {asked.reason}"
         told = order.regions
+        overtaken = [supersede_in(other, id, now, told=told) for other in others if set(other.regions) & set(told)]
         ended = [
             end_promotion(p, by, now, told=told) if p.state == PROMOTION_RUNNING else forgive(p, told=told)
             for p in promotions
         ]
         events = [_promotion_event(p, by, actor) for p in ended if p.reason == by]
-        events += [_event(other, f"superseded by {by}") for other in others]
+        events += [_event(other, f"superseded by {by}") for other in overtaken]
         self._store.add(
             id,
             asked.model,
             order.to_json(),
             promotions=[Ended(id=p.id, document=p.to_json()) for p in ended],
-            rollbacks=[Ended(id=other.id, document=supersede(other, id, now).to_json()) for other in others],
+            rollbacks=[Ended(id=other.id, document=other.to_json(), open=other.open) for other in overtaken],
             events=[*events, _event(order, f"ordered by {actor}: {asked.reason}")],
         )
         for promotion in ended:
@@ -212,12 +213,13 @@ class RollbackLeader(Leader):
                     expected="none: order again when it has finished",
                 )
 
-    def forget_debts(self, model: str) -> None:
-        """A new promotion decides what the silent regions serve; what they missed no longer matters."""
+    def forget_debts(self, model: str, regions: list[str]) -> None:
+        """A new promotion decides what its silent regions serve; what they missed no longer matters."""
         for document in self._store.under_way(model=model):
             order = read_rollback_order(document)
-            if order.owed:
-                self._save(supersede(order, "a newer order", self._clock()), "silent regions follow the next promotion")
+            if set(order.owed) & set(regions):
+                left = supersede_in(order, "a newer order", self._clock(), told=regions)
+                self._save(left, "silent regions follow the next promotion")
 
     # Leading
 

@@ -170,6 +170,19 @@ def _judge(order: RollbackOrder, now: float) -> RollbackOrder:
     return replace(order, state=state, failure=failure, finished_at=order.finished_at or now)
 
 
+def supersede_in(order: RollbackOrder, by: str, now: float, *, told: list[str]) -> RollbackOrder:
+    """A newer order takes over in the regions that are `told` of it; in others this one goes on."""
+    if set(order.regions) <= set(told):
+        return supersede(order, by, now)
+    for region in [region for region in order.regions if region in told]:
+        part = order.parts.get(region)
+        if part is not None and part["state"] in TERMINAL:
+            order = note_part(order, {**part, "settled": True}, now)
+        else:
+            order = note_refusal(order, region, f"rollback {by} was ordered", now)
+    return order
+
+
 def supersede(order: RollbackOrder, by: str, now: float) -> RollbackOrder:
     state = SUPERSEDED if order.state == RUNNING else order.state
     failure = f"rollback {by} was ordered" if order.state == RUNNING else order.failure

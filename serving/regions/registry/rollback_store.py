@@ -21,6 +21,8 @@ class Ended:
 
     id: str
     document: dict[str, Any]
+    open: bool = False
+    """Of a rollback: whether it goes on in other regions."""
 
 
 class RollbackStore:
@@ -49,7 +51,7 @@ class RollbackStore:
                 sa.insert(table).values(id=id, model=model, open=open, ordered_at=now, document=document)
             )
             for ended in rollbacks:
-                values = {"document": ended.document, "open": False}
+                values = {"document": ended.document, "open": ended.open}
                 connection.execute(sa.update(table).where(table.c.id == ended.id).values(values))
             for ended in rollouts:
                 values = {"document": ended.document, "settled": True}
