@@ -118,7 +118,7 @@ class Agent:
         self._stack.enter_context(RegionLock(self.region))
         self._stack.push_async_callback(self.loops.close)
         listener = self._stack.enter_context(self._bind())
-        self._clock = self._given_clock or await self._start_clock()
+        self._clock = self._given_clock or self._start_clock()
         tokens = {role: TokenFolder(folder=self._topology.token_folder).read(role) for role in ROLES}
         self.registry = await asyncio.to_thread(Registry, self.region.registry_url, clock=self._clock)
         self._stack.push_async_callback(self._close_registry)
@@ -132,17 +132,18 @@ class Agent:
                 self._stack.push_async_callback(worker.close)
                 await worker.resume()
         self._keep_up()
+        # Before the workers and the registry that they lean on.
+        self._stack.push_async_callback(self.loops.close)
         server = WebServer(self._api(tokens).app(), _LIMITS)
         await server.start(listener)
         self._stack.push_async_callback(server.drain)
 
-    async def _start_clock(self) -> SteadyClock:
+    def _start_clock(self) -> SteadyClock:
         clock = SteadyClock(self.region.state_folder / "clock.json")
 
         async def save() -> None:
             await asyncio.to_thread(clock.save)
 
-        await save()
         self.loops.repeat("clock", save, every_s=self._timing.clock_save_s, stuck_after_s=self._timing.stuck_after_s)
         return clock
 
