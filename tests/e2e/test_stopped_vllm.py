@@ -12,7 +12,7 @@ import aiohttp
 import psutil
 import pytest
 
-from serving.bundle import Manifest, Variant
+from serving.bundle import Manifest, Variant, describe_file
 from serving.liveness import LivenessLimits
 from serving.processes import ProcessRecord, read_records, stop
 from serving.regions.servers.commands import BUILTIN
@@ -28,7 +28,9 @@ pytestmark = pytest.mark.timeout(400)
 
 def write_language_bundle(folder: Path) -> None:
     write_llama(folder / "model")
-    variant = Variant(name="vllm", runtime="vllm", entry="model", files=[])
+    paths = sorted(path.relative_to(folder).as_posix() for path in (folder / "model").rglob("*") if path.is_file())
+    files = [describe_file(folder, path) for path in paths]
+    variant = Variant(name="vllm", runtime="vllm", entry="model", files=files)
     manifest = Manifest(name="tiny", family="llama", inputs=[], outputs=[], variants=[variant])
     (folder / "manifest.json").write_bytes(manifest.to_bytes())
 
