@@ -138,4 +138,7 @@ async def test_a_language_model_goes_live_and_is_back_after_kill_9(tmp_path: Pat
 
         await settled(client(topology))
         assert server_names(topology, "home") == ["llm-1"]
-    assert marked(topology) == []
+    # SIGKILL was sent to all of them; the kernel takes its time on a busy machine.
+    async with asyncio.timeout(60):
+        while marked(topology):
+            await asyncio.sleep(0.1)
