@@ -132,7 +132,7 @@ class LocalLauncher:
         self._clock = clock
         self._on_restart = on_restart
         self._servers: dict[str, _Server] = {}
-        self._endings: set[asyncio.Task[None]] = set()
+        self._endings: dict[str, asyncio.Task[None]] = {}
         self._changing: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def adopt(self) -> list[str]:
@@ -172,6 +172,9 @@ class LocalLauncher:
         server.failed, server.starting = "", True
         try:
             # A server of this name that is still being ended owns the record and the log until it is gone.
+            ending = self._endings.get(server.spec.name)
+            if ending is not None:
+                await asyncio.wait({ending})
             async with self._changing[server.spec.name]:
                 if self._servers.get(server.spec.name) is server:
                     await self._spawn(server)
@@ -221,13 +224,14 @@ class LocalLauncher:
         if server is None:
             return
         server.look_away()
-        ending = asyncio.create_task(self._end(server), name=f"end {name}")
-        self._endings.add(ending)
-        ending.add_done_callback(self._endings.discard)
         # A caller that gives up must not let a successor begin beside it: the name is free once this one is gone.
+        ending = asyncio.create_task(self._end(server, self._endings.get(name)), name=f"end {name}")
+        self._endings[name] = ending
         await asyncio.shield(ending)
 
-    async def _end(self, server: _Server) -> None:
+    async def _end(self, server: _Server, earlier: asyncio.Task[None] | None) -> None:
+        if earlier is not None:
+            await asyncio.wait({earlier})
         async with self._changing[server.spec.name]:
             if server.process is not None:
                 await asyncio.to_thread(server.process.stop, grace_s=self._settings.stop_grace_s)
