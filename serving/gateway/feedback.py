@@ -34,6 +34,8 @@ _NONCE_BYTES: Final = 12
 _WIDTHS: Final = {1: "B", 2: "H", 4: "I"}
 _CLOCK_SKEW_S: Final = 300
 _PRUNE_EVERY: Final = 1000
+_BUSY_S: Final = 5.0
+"""How long one gateway waits for another."""
 _MAX_TOKEN: Final = 16 * 1024
 _SCHEMA: Final = """
     CREATE TABLE IF NOT EXISTS used (issued_at INTEGER, nonce BLOB, PRIMARY KEY (issued_at, nonce)) WITHOUT ROWID;
@@ -211,9 +213,9 @@ class UsedTokens:
         return self._database
 
     def _connect(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
+        database = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
-            database.execute("PRAGMA journal_mode=WAL")
+            _write_ahead(database)
             database.execute("PRAGMA synchronous=NORMAL")
             database.executescript(_SCHEMA)
         except BaseException:
@@ -252,3 +254,16 @@ def _class_index(label: object, classes: Sequence[str]) -> int:
     if isinstance(label, str) and label in classes:
         return classes.index(label)
     raise InvalidInput("label is unknown", got=label, expected="a class index or one of the model's classes")
+
+
+def _write_ahead(database: sqlite3.Connection) -> None:
+    """Switch the journal's mode; of two gateways that begin at once one is refused, and SQLite does not wait here."""
+    deadline = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
