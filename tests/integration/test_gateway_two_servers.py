@@ -331,6 +331,8 @@ async def test_a_live_server_that_became_slower_than_its_bound_is_waited_for_lon
             answer_class(3)(handler)
 
         servers[0].behave(slowly)
-        statuses = [(await infer(gateway)).status_code for _ in range(6)]
+        statuses: list[int] = []
+        while 200 not in statuses[1:] and len(statuses) < 20:
+            statuses.append((await infer(gateway)).status_code)
     assert statuses[0] == 504
     assert statuses[-1] == 200
