@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 
 
 class BundleKeeping:
-    """One region's bundles. `wanted` names the releases whose servers may run."""
+    """One region's bundles. `wanted` names the releases whose servers may run: candidates too, whose copies are for
+    their rollouts to make and to judge."""
 
     def __init__(
         self, audit: BundleAudit, *, registry: Registry, peers: Peers, wanted: Callable[[], Collection[str]]
@@ -39,9 +40,9 @@ class BundleKeeping:
         What another region serves stays too, and what was live here before: they may be asked for.
         """
         known = {release.id: release for release in self._registry.releases()}
-        served = [known[id] for id in self._wanted()]
-        ids = {release.id for release in served}
-        ids |= {entry.previous_release_id for entry in self._registry.live_models() if entry.previous_release_id}
+        live = self._registry.live_models()
+        served = [known[id] for entry in live for id in (entry.release_id, entry.standby) if id is not None]
+        ids = {*self._wanted(), *(entry.previous_release_id for entry in live)}
         ids |= {entry.release for model in self._peers.models() for entry in self._peers.serving(model)}
         kept = {known[id].bundle_digest for id in ids if id in known}
         return served, kept, {release.store_uri for release in known.values()}

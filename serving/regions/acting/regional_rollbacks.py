@@ -7,7 +7,8 @@ it in its registry too: there it stands as any other rollback.
 
 from typing import Any, Protocol
 
-from serving.errors import Conflict, NotFound
+from serving.errors import Conflict
+from serving.regions.acting.rollback_leader import asked_release
 from serving.regions.acting.rollback_worker import RollbackWorker
 from serving.regions.deciding.rollback_order import Asked, read_asked, show_regional
 from serving.regions.deciding.rollback_state import Rollback, read_rollback
@@ -65,22 +66,13 @@ class RegionalRollbacks:
 
     def _region_order(self, asked: Asked, actor: str) -> dict[str, Any]:
         """What the home agent would have sent, with the order itself, so that it can be told there."""
-        release = asked.release
-        if asked.version is not None:
-            release = self._registry.find_version(asked.model, asked.version)
-        if release is not None and self._registry.release(release)[0].model != asked.model:
-            raise NotFound(
-                f"unknown release of model {asked.model}",
-                got=release,
-                expected=", ".join(self._registry.been_live(asked.model)[-10:]),
-            )
         live = self._registry.live(asked.model)
         tried = [d for d in self._registry.rollouts_under_way() if d["release"]["model"] == asked.model]
         running = [d for d in tried if d["state"] != "live"]
         return {
             "schema_version": 1,
             "model": asked.model,
-            "release": release,
+            "release": asked_release(self._registry, asked),
             "bad": running[0]["release"]["id"] if running else None if live is None else live.release_id,
             "reason": asked.reason,
             "supersedes": [f"promotion/{document['id']}" for document in tried],

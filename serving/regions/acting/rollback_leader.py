@@ -156,12 +156,7 @@ class RollbackLeader(Leader):
         self, id: str, asked: Asked, promotions: list[Promotion], others: list[RollbackOrder], actor: str
     ) -> RollbackOrder:
         running = [p for p in promotions if p.state == PROMOTION_RUNNING]
-        release = asked.release
-        if asked.version is not None:
-            release = self._registry.find_version(asked.model, asked.version)
-        if release is not None and self._registry.release(release)[0].model != asked.model:
-            known = ", ".join(self._registry.been_live(asked.model)[-10:])
-            raise NotFound(f"unknown release of model {asked.model}", got=release, expected=known)
+        release = asked_release(self._registry, asked)
         return RollbackOrder(
             id=id,
             asked=asked.to_json(),
@@ -325,6 +320,17 @@ class RollbackLeader(Leader):
         self._store.save(order.id, order.to_json(), open=order.open, event=event)
         if message is not None:
             logger.info("rollback %s: %s", order.id, message)
+
+
+def asked_release(registry: Registry, asked: Asked) -> str | None:
+    """The release that an order names, by itself or by its version; raises NotFound for one that is not the model's."""
+    release = asked.release
+    if asked.version is not None:
+        release = registry.find_version(asked.model, asked.version)
+    if release is not None and registry.release(release)[0].model != asked.model:
+        known = ", ".join(registry.been_live(asked.model)[-10:])
+        raise NotFound(f"unknown release of model {asked.model}", got=release, expected=known)
+    return release
 
 
 def _is_open(promotion: Promotion) -> bool:

@@ -83,7 +83,6 @@ class RolloutWorker(Worker):
         self._clock = clock
         self._scoring = scoring
         self._credential = credential
-        self._gateway_silent_since: float | None = None
         self._replays: dict[str, Replay] = {}
         self._scores: dict[str, asyncio.Task[list[float]]] = {}
         self._effects: dict[Effect, Callable[[Rollout, Do], Awaitable[None]]] = {
@@ -196,10 +195,6 @@ class RolloutWorker(Worker):
     async def _advance(self, id: str) -> None:
         rollout = await self._registry.run(self._read, id)
         stats = await self._serving.stats(rollout.release.model) if rollout.state in _COUNTED else None
-        if stats is not None:
-            self._gateway_silent_since = None
-        elif rollout.state in _COUNTED and self._gateway_silent_since is None:
-            self._gateway_silent_since = self._clock()
         decided = await self._registry.run(self._decide, id, stats, self._new_scores(rollout))
         if decided is not None:
             await self._act(*decided)
@@ -217,8 +212,7 @@ class RolloutWorker(Worker):
                 id, (rollout := replace(rollout, scores=rollout.scores.plus(scores))).to_json(), settled=False
             )
         recent = None if stats is None else self._serving.recent(rollout.release.model, stats)
-        now, since = self._clock(), self._gateway_silent_since
-        silent_s = 0.0 if since is None else now - since
+        now, silent_s = self._clock(), self._serving.gateway_silent_s()
         seen = replace(self._observe(rollout), stats=stats, gateway_silent_s=silent_s, recent=recent)
         action = decide(rollout, seen, now)
         if isinstance(action, Do):

@@ -76,6 +76,7 @@ class ServingState:
         self._restarts: dict[str, int] = {}
         self._recent = RecentCounts(window_s=timing.budget_window_s, sample_s=timing.budget_sample_s)
         self._pushing = asyncio.Lock()
+        self._gateway_silent_since: float | None = None
         self.gateway_error: str | None = "not asked yet"
 
     # Servers
@@ -291,6 +292,11 @@ class ServingState:
         """What the gateway has counted in the last `budget_window_s`, as far back as this agent has looked."""
         return self._recent.until(model, stats)
 
+    def gateway_silent_s(self) -> float:
+        """How long the gateway has not answered, as far as the passes know."""
+        since = self._gateway_silent_since
+        return 0.0 if since is None else self._clock() - since
+
     async def look_after(self) -> None:
         """One pass: run live servers, end those that nobody needs, put routes in force that are not."""
         await self._run_live_servers()
@@ -307,7 +313,10 @@ class ServingState:
         try:
             in_force = await self._traffic.routes()
         except FlightpathError as silent:
+            if self._gateway_silent_since is None:
+                self._gateway_silent_since = self._clock()
             return silent
+        self._gateway_silent_since = None
         failure: FlightpathError | None = None
         for model, route in planned.items():
             try:
