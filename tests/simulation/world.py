@@ -36,7 +36,7 @@ POLICY: Final = {
     "min_requests": 20,
     "required_gates": [],
     "latency_margin": 1000.0,
-    "error_budget": 1.0,
+    "error_budget": 0.3,
     "step_timeout_s": 40.0,
     "start_timeout_s": 40.0,
     "on_inconclusive": "back",

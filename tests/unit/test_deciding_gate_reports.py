@@ -89,8 +89,8 @@ def test_failures_and_what_is_missing_are_told_apart() -> None:
 
 
 def test_each_test_gets_its_part_of_the_false_rollbacks() -> None:
-    assert Budget(false_rollbacks=0.24, regions=1).alpha == 0.24 / 24
-    assert Budget(false_rollbacks=0.56, regions=3).alpha == 0.56 / 56
+    assert Budget(false_rollbacks=0.27, regions=1).alpha == 0.27 / 27
+    assert Budget(false_rollbacks=0.63, regions=3).alpha == 0.63 / 63
 
 
 # Beside a live version

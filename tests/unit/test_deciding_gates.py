@@ -69,6 +69,45 @@ def test_what_both_versions_fail_says_nothing_about_the_candidate() -> None:
     assert status("errors", counters(answered=9900, failed=100), counters(answered=9900, failed=100)) == PASSED
 
 
+def test_a_live_version_beyond_its_error_budget_is_no_control() -> None:
+    crashed = counters(answered=100, failed=200)
+    bad = judged(window(counters(answered=100, failed=200), crashed))["errors"]
+    assert (bad.status, bad.measured, bad.allowed) == (FAILED, pytest.approx(2 / 3), POLICY.error_budget)
+    assert bad.note == "200 of 300, live version 200 of 300: no control, so error_budget 0.05 is the bound"
+    assert status("errors", counters(answered=300), crashed) == PASSED
+    assert status("errors", counters(answered=39, failed=1), crashed) == INCONCLUSIVE
+    assert status("errors", counters(), crashed) == INCONCLUSIVE
+    worse = judged(window(counters(failed=3000), counters(answered=1000, failed=2000)))["errors"]
+    assert (worse.status, worse.allowed) == (FAILED, POLICY.error_margin)
+    remedy = replace(POLICY, error_budget=1.0)
+    alike = counters(answered=100_000, failed=200_000)
+    assert status("errors", alike, alike, remedy) == PASSED
+
+
+def test_a_candidate_that_fails_beside_a_live_version_that_nobody_asks_is_not_let_through() -> None:
+    alone = judged(window(counters(failed=88), counters()))["errors"]
+    assert (alone.status, alone.measured) == (FAILED, pytest.approx(1.0))
+    assert alone.note == "88 of 88, live version 0 of 0: no control, so error_budget 0.05 is the bound"
+    assert status("errors", counters(answered=88), counters()) == INCONCLUSIVE
+    assert status("errors", counters(failed=1), counters()) == INCONCLUSIVE
+    assert status("errors", counters(failed=88), counters(), replace(POLICY, error_budget=1.0)) == INCONCLUSIVE
+
+
+def test_a_live_version_within_its_error_budget_is_a_control_however_much_was_counted() -> None:
+    at_budget = counters(answered=95_000, failed=5_000)
+    assert status("errors", at_budget, at_budget) == PASSED
+    assert status("errors", at_budget, at_budget, replace(POLICY, error_budget=0.04)) == FAILED
+
+
+def test_a_region_whose_live_version_crashed_is_no_control_though_all_regions_together_are() -> None:
+    sound, crashed = counters(answered=100_000), counters(answered=100, failed=200)
+    elsewhere = window(sound, sound, region="elsewhere")
+    together = judged(elsewhere, window(counters(answered=120, failed=180), crashed), regions=2)["errors"]
+    assert (together.status, together.allowed) == (FAILED, POLICY.error_budget)
+    assert judged(elsewhere, window(counters(answered=20), crashed), regions=2)["errors"].status == INCONCLUSIVE
+    assert judged(elsewhere, window(counters(answered=300), crashed), regions=2)["errors"].status == PASSED
+
+
 def test_requests_that_hang_beyond_their_bound_are_errors_before_they_end() -> None:
     hanging = counters(answered=0, in_flight=30, overdue=30)
     result = judged(window(hanging, counters(answered=100)))["errors"]
@@ -189,8 +228,8 @@ def test_a_region_where_the_version_is_bad_does_not_hide_behind_the_others() -> 
 
 
 def test_the_budget_is_divided_over_tests_and_scopes() -> None:
-    assert Budget(false_rollbacks=0.01, regions=1).alpha == pytest.approx(0.01 / (8 * 3))
-    assert Budget(false_rollbacks=0.01, regions=3).alpha == pytest.approx(0.01 / (8 * 7))
+    assert Budget(false_rollbacks=0.01, regions=1).alpha == pytest.approx(0.01 / (9 * 3))
+    assert Budget(false_rollbacks=0.01, regions=3).alpha == pytest.approx(0.01 / (9 * 7))
 
 
 def test_what_was_recorded_before_counts_only_beyond_the_margin() -> None:

@@ -9,6 +9,7 @@ failing tests of a promotion may be wrong together, so each of them gets its par
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Final, TypeVar
 
 from serving.counters import Counters, percentile_ms
@@ -37,8 +38,9 @@ from serving.regions.deciding.ranks import LatencyStratum, faster_than_evidence,
 
 _Measured = TypeVar("_Measured")
 """What a gate takes of one window."""
-_TESTS: Final = len(EVIDENCE_GATES) + 2
-"""Tests that may fail: latency by ranks and by its tail, accuracy by pairs and by all labels, the others once."""
+_TESTS: Final = len(EVIDENCE_GATES) + 3
+"""Tests that may fail: errors beside a control and without one, latency by ranks and by its tail, accuracy by pairs
+and by all labels, the others once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +77,7 @@ def judge(windows: Sequence[Window], region: str, policy: PromotionPolicy, *, re
         alpha=alpha,
     )
     return [
-        comparison.shares(ERRORS, _faults, policy.error_margin),
+        comparison.errors(),
         comparison.shares(REFUSALS, _refusals, policy.refusal_margin),
         comparison.latency(),
         judge_agreement(counted, of_region(counted, region), policy, alpha),
@@ -114,6 +116,23 @@ class _Comparison:
     def shown(self) -> list[Window]:
         """What a gate may pass on: side by side, or, where a policy has no such step, one after the other."""
         return self.together or self.recorded
+
+    def errors(self) -> GateResult:
+        """Faults against the live version's; one that nobody asked, or that is beyond its error budget, is no control.
+
+        A live server that crashes beside a bad candidate makes both alike: there the budget is the candidate's bound.
+        """
+        compared, budget = self.shares(ERRORS, _faults, self.policy.error_margin), self.policy.error_budget
+        scopes = [(_total(of), _total_live(of)) for of in (self.shown, of_region(self.shown, self.region))]
+        shares = [(_faults(ours), _faults(theirs)) for ours, theirs in scopes]
+        uncontrolled = [ours for ours, live in shares if ours.total and not _controls(live, budget, self.alpha)]
+        if compared.status == FAILED or not uncontrolled:
+            return compared
+        bounded = _bounded(ERRORS, uncontrolled, budget, self.policy, self.alpha)
+        note = f"{compared.note}: no control, so error_budget {budget:g} is the bound"
+        if bounded.status == FAILED or compared.status == PASSED:
+            return replace(bounded, note=note)
+        return replace(compared, note=note)
 
     def shares(self, gate: str, count: Callable[[Counters], Share], margin: float) -> GateResult:
         """A share of requests that must not grow by `margin`."""
@@ -217,6 +236,16 @@ def _status(scopes: Sequence[tuple[bool, bool]], *, passed: bool) -> str:
 
 def _strata(windows: Sequence[Window], count: Callable[[Counters], Share]) -> list[Stratum]:
     return [Stratum(candidate=count(w.candidate), live=count(w.live)) for w in windows if w.live is not None]
+
+
+def _controls(live: Share, budget: float, alpha: float) -> bool:
+    """Whether a candidate can be held against the live version: somebody asked it, and it kept to its budget."""
+    return live.total > 0 and not _is_spent(live, budget, alpha)
+
+
+def _is_spent(live: Share, budget: float, alpha: float) -> bool:
+    """Whether the live version fails more often than its error budget allows; a budget of 1 is never spent."""
+    return budget < 1 and reaches(above_evidence(live.bad, live.total, budget), alpha)
 
 
 def _shares_note(strata: Sequence[Stratum]) -> str:
@@ -357,10 +386,11 @@ def _judge_alone(windows: Sequence[Window], region: str, policy: PromotionPolicy
 
 
 def _total(windows: Sequence[Window]) -> Counters:
-    total = Counters()
-    for window in windows:
-        total = added(total, window.candidate)
-    return total
+    return reduce(added, (window.candidate for window in windows), Counters())
+
+
+def _total_live(windows: Sequence[Window]) -> Counters:
+    return reduce(added, (window.live for window in windows if window.live is not None), Counters())
 
 
 def _bounded(gate: str, scopes: Sequence[Share], bound: float, policy: PromotionPolicy, alpha: float) -> GateResult:
@@ -427,9 +457,7 @@ def judge_error_budget(live: Counters, policy: PromotionPolicy) -> GateResult:
     share = _faults(live)
     if share.total == 0:
         return inconclusive(ERROR_BUDGET, policy.error_budget, "share", "the live version has answered nobody yet")
-    spent = policy.error_budget < 1 and reaches(
-        above_evidence(share.bad, share.total, policy.error_budget), policy.false_rollbacks
-    )
+    spent = _is_spent(share, policy.error_budget, policy.false_rollbacks)
     return GateResult(
         gate=ERROR_BUDGET,
         measured=share.bad / share.total,

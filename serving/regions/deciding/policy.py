@@ -67,7 +67,8 @@ class PromotionPolicy:
     """Its p95 latency, ms, where no live version is there to compare with."""
     error_budget: float = 0.05
     """Share of the live version's requests that may have failed for a promotion to begin, 0 to 1: a region in trouble
-    is not changed. 1 switches it off, as the promotion of a remedy must."""
+    is not changed. A live version beyond it, or one that nobody asks, is no control: there it is the candidate's bound.
+    1 switches both off, as the promotion of a remedy must."""
     synthetic_after_s: float = -1.0
     """Seconds without enough users after which the agent replays golden inputs through its gateway; < 0: never."""
     synthetic_evidence: bool = False
