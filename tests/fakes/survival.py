@@ -135,9 +135,13 @@ class World:
         padding: int = 0,
         standby_s: float = 0.0,
         kill: Callable[[], Awaitable[None]] | None = None,
+        every_s: float = 0.0,
         **further: Any,
     ) -> str:
-        """Order the next release in both regions, let `kill` happen, send users' requests until it has finished."""
+        """Order the next release in both regions, let `kill` happen, send users' requests until it has finished.
+
+        `every_s` is between two of a user's requests, `further` what the policy has besides.
+        """
         self.orders += 1
         name = f"rel-{self.orders}"
         bundle = make_bundle(self.root, self.topology, samples=samples + self.orders, padding=padding)
@@ -156,6 +160,7 @@ class World:
                 "state"
             ] == "running":
                 await asyncio.gather(self.use("home"), self.use("away"))
+                await asyncio.sleep(every_s)
         if promotion["state"] == "live":
             self.releases.append(name)
         return f"{promotion['state']}: {promotion['reason']}"
@@ -182,8 +187,8 @@ class World:
             await infer(self.topology, region)
 
     @contextlib.asynccontextmanager
-    async def users(self, *regions: str) -> AsyncIterator[Users]:
-        """Users of these regions, who ask without a break; nothing is suppressed."""
+    async def users(self, *regions: str, every_s: float = 0.05) -> AsyncIterator[Users]:
+        """Users of these regions, who ask on and on; nothing is suppressed."""
         users = Users()
 
         async def ask_on(region: str) -> None:
@@ -196,7 +201,7 @@ class World:
                     users.served += answer[0] == 200
                     if answer[0] != 200:
                         users.failed.append(f"{region}: {answer}")
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(every_s)
 
         asking = [asyncio.create_task(ask_on(region)) for region in regions]
         try:
@@ -436,9 +441,11 @@ async def outlast(
                     return
                 await asyncio.sleep(0.5)
 
-    async with world.users("home", "away") as users:
-        # Two steps of three seconds: it is under way when the outage begins, and has something to do when it ends.
-        assert await world.promote(kill=happen, bake_s=3.0) == "live: None"
+    # Few answers for each step: many would prove that a server which has just started on a busy machine is slower, and
+    # none of this is about latency. Steps of a second, so that it is under way when the outage begins.
+    async with world.users("home", "away", every_s=0.25) as users:
+        ended = await world.promote(kill=happen, every_s=0.25, bake_s=1.0)
+        assert ended == "live: None", ended
         await world.check_unharmed()
     assert (users.failed, users.served > 0) == ([], True)
     kept = await world.ask(client(world.topology).get_override)
