@@ -7,6 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+_MADE_UP = 8
+"""Characters that mkstemp adds to a name."""
+
 
 def canonical_json(value: Any) -> bytes:
     """The one byte sequence of a JSON value: sorted keys, no spaces, UTF-8, no NaN."""
@@ -28,6 +31,12 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def sweep_writes(folder: Path, name: str = "*") -> None:
+    """Remove what writes of `name` (a pattern) left in a folder when they were killed. Only for their one writer."""
+    for left in folder.glob(f".{name}.{'?' * _MADE_UP}"):
+        left.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

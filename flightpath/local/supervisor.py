@@ -19,13 +19,14 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flightpath.local.health import HealthCall, Wellness
 from flightpath.local.state import StateRoot, running_code
 from serving.errors import Conflict, FlightpathError
+from serving.files import sweep_writes
 from serving.processes import ProcessRecord, forget, rename, spawn, stop
 from serving.regions.places.topology import Topology, load_topology
 from serving.settings import Settings
@@ -124,8 +125,15 @@ class Child:
             LOGGER.info("%s: ending pid %d of other code", self.spec.name, old.pid)
             stop(old, grace_s=_AGENT_GRACE_S)
         elif old is not None:
-            # Under a name of its own, so that `flightpath down` finds it whatever becomes of its successor.
-            self.retiring = rename(self.root.run, old, f"{old.name}-retiring-{old.pid}")
+            try:
+                # Under a name of its own, so that `flightpath down` finds it whatever becomes of its successor.
+                self.retiring = rename(self.root.run, old, f"{old.name}-retiring-{old.pid}")
+            except OSError as impossible:
+                # As on a full disk, where no successor could be recorded either: this one serves, so it goes on.
+                LOGGER.warning("%s: pid %d of other code stays: %s", self.spec.name, old.pid, impossible)
+                self.record = old
+                self.history.started(now)
+                return
         self.start(now)
 
     def start(self, now: float) -> None:
@@ -207,7 +215,9 @@ def locked(path: Path) -> Iterator[None]:
                 f"another supervisor holds {path}", got=f"pid {holder}", expected="none; `flightpath down` ends it"
             ) from held
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        # For the message above alone: a full disk does not take it.
+        with suppress(OSError):
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
     finally:
         os.close(descriptor)
@@ -237,6 +247,8 @@ def _taken(path: Path) -> bool:
 
 def _begin(root: StateRoot, specs: list[ChildSpec], pool: Executor) -> list[Child]:
     code = running_code()
+    # `up` writes the supervisor's own record there.
+    sweep_writes(root.run, "*-*.json")
     children = [Child(spec=spec, root=root, code=code, call=HealthCall(spec.health_url, pool)) for spec in specs]
     for child in children:
         child.begin(time.monotonic())

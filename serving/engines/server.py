@@ -9,7 +9,6 @@ A bundle that does not hold is one line on stderr and exit code 1.
 import argparse
 import asyncio
 import errno
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from serving.engines.engine import Engine, warm_up
 from serving.engines.metrics import CONTENT_TYPE, EngineMetrics
 from serving.engines.protocol import DATATYPES, encode_infer_response, parse_infer_request
 from serving.errors import Conflict, CorruptBundle, FlightpathError, InvalidInput, NotFound, PermanentError
-from serving.web_server import WebServer, bind_listener, run_on_uvloop, stop_on_signals
+from serving.web_server import WebServer, bind_listener, report, run_on_uvloop, stop_on_signals
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,10 +160,7 @@ async def serve(config: ServerConfig) -> int:
     async with MicroBatcher(engine, config.batch, on_batch=metrics.observe_batch) as batcher:
         server = WebServer(ModelServer(engine, batcher, metrics, config))
         await server.start(listener)
-        print(
-            json.dumps({"event": "ready", "model": config.model, "version": config.version, "port": config.port}),
-            flush=True,
-        )
+        report("ready", model=config.model, version=config.version, port=config.port)
         await stop.wait()
         await server.drain()
     engine.close()

@@ -38,6 +38,7 @@ class Admin:
     def freeze(self, frozen: bool) -> None:
         """While frozen, routes cannot change: a successor is about to read the saved ones."""
         self._frozen = frozen
+        self._table.freeze(frozen)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._authorize(scope)

@@ -8,7 +8,6 @@ on SIGTERM, or when a successor takes over from it, finishes what it has begun.
 
 import argparse
 import asyncio
-import json
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -42,7 +41,7 @@ from serving.gateway.streaming import StreamLimits
 from serving.gateway.upstream import Upstream, UpstreamLimits
 from serving.regions.places.topology import Region, load_topology
 from serving.settings import Settings
-from serving.web_server import ServerLimits, WebServer, run_on_uvloop, stop_on_signals
+from serving.web_server import ServerLimits, WebServer, report, run_on_uvloop, stop_on_signals
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,6 +136,7 @@ async def assemble(config: GatewayConfig) -> AsyncIterator[Assembled]:
         try:
             yield Assembled(gateway, admin)
         finally:
+            await table.close()
             await fail_over.close()
             await completion_fail_over.close()
 
@@ -157,7 +157,7 @@ def _load(table: RouteTable) -> bool:
     try:
         table.load()
     except InvalidInput as broken:
-        _report("routes_unreadable", error=str(broken), kept_as=str(table.set_aside()))
+        report("routes_unreadable", error=str(broken), kept_as=str(table.set_aside()))
         return False
     return True
 
@@ -173,15 +173,15 @@ async def serve(config: GatewayConfig) -> int:
         await server.start(inherited.listener)
         async with HandoverServer(folder, inherited.listener, freeze=assembled.admin.freeze) as handover:
             await inherited.confirm()
-            _report("serving", region=region, port=config.address[1], took_over_from=inherited.from_pid)
+            report("serving", region=region, port=config.address[1], took_over_from=inherited.from_pid)
             await _either(stop, handover.succeeded)
         replaced = handover.succeeded.is_set()
-        _report("draining", region=region, replaced=replaced)
+        report("draining", region=region, replaced=replaced)
         if replaced:
             finished = await server.drain(idle_grace_s=config.handover_idle_grace_s, drain_s=config.handover_drain_s)
         else:
             finished = await server.drain()
-    _report("stopped", region=region, finished=finished)
+    report("stopped", region=region, finished=finished)
     return 0
 
 
@@ -193,11 +193,6 @@ async def _either(*events: asyncio.Event) -> None:
     finally:
         for waiter in waiting:
             waiter.cancel()
-
-
-def _report(event: str, **details: object) -> None:
-    """One JSON line in the process's log."""
-    print(json.dumps({"time": time.time(), "event": event, **details}), flush=True)
 
 
 def read_config(arguments: list[str]) -> GatewayConfig:

@@ -1,8 +1,8 @@
 """The gateway's ASGI application: what users may call. Inference comes first, everything else by table."""
 
 import functools
+import logging
 import time
-import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -38,6 +38,7 @@ from serving.gateway.status import PAGE, summarize
 from serving.gateway.upstream import refusal_body
 from serving.routes import Route
 
+logger = logging.getLogger(__name__)
 _MODELS: Final = "/v2/models/"
 _INFER: Final = "/infer"
 _READY: Final = "/ready"
@@ -119,7 +120,7 @@ class Gateway:
             await respond_error(send, error)
         except Exception as fault:
             # A fault of ours, told in the one shape of errors; where an answer has begun this raises in turn.
-            traceback.print_exc()
+            logger.exception("%s %s failed", method, path)
             await respond_error(send, FlightpathError("gateway failed", got=type(fault).__name__))
 
     # Inference

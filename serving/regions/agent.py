@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from serving import processes
 from serving.credentials import ROLES, TokenFolder, hop_credential
 from serving.errors import Conflict, FlightpathError
+from serving.files import sweep_writes
 from serving.regions.acting.agent_api import AgentApi
 from serving.regions.acting.bundle_keeping import BundleKeeping
 from serving.regions.acting.metrics import AgentMetrics
@@ -116,6 +117,8 @@ class Agent:
 
     async def _start(self) -> None:
         self._stack.enter_context(RegionLock(self.region))
+        sweep_writes(self.region.state_folder, "clock.json")
+        sweep_writes(self.region.state_folder / "servers")
         self._stack.push_async_callback(self.loops.close)
         listener = self._stack.enter_context(self._bind())
         self._clock = self._given_clock or self._start_clock()

@@ -64,6 +64,11 @@ class MotoServer:
         """Empties every region, as if it had just started."""
         httpx.post(f"{self.endpoint}/moto-api/reset", timeout=60, trust_env=False).raise_for_status()
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """With the managed policies of AWS, which Terraform modules attach by name."""
         settings = {"MOTO_IAM_LOAD_MANAGED_POLICIES": "true", "MOTO_ACCOUNT_ID": ACCOUNT}

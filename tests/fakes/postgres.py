@@ -102,10 +102,13 @@ class Postgres:
         return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *command]
 
     @contextmanager
-    def away(self) -> Iterator[None]:
-        """Stopped for a while: connections are cut, and new ones are refused."""
+    def away(self, how: signal.Signals = signal.SIGINT) -> Iterator[None]:
+        """Stopped for a while: connections are cut, and new ones are refused.
+
+        SIGQUIT is `pg_ctl stop -m immediate`: the next start recovers from what is on the disk.
+        """
         assert self._process is not None
-        self._process.send_signal(signal.SIGINT)
+        self._process.send_signal(how)
         self._process.wait(timeout=60)
         try:
             yield

@@ -1,30 +1,36 @@
-"""Two regions of real processes, any of which a test may kill at a point of a promotion or a rollback.
+"""Two regions of real processes, any of which a test may kill or stop at a point of a promotion or a rollback.
 
-Agents, gateways and model servers run as `python -m ...`; whoever is killed is started again, as the
-supervisor would. `check_unharmed` says what must hold afterwards, whatever died.
+Agents, gateways and model servers run as `python -m ...`. Who is killed is started again by the test, as the supervisor
+would; who is stopped is for the real supervisor to replace (`supervised`). What they lean on may be taken away instead.
+`check_unharmed` says what must hold afterwards, whatever happened.
 """
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import psutil
 
+from flightpath.local.state import StateRoot
 from serving.bundle import verify_bundle
-from serving.credentials import trusted_keys
-from serving.errors import Unreachable
-from serving.processes import read_records
+from serving.credentials import TokenFolder, trusted_keys
+from serving.errors import RetryableError
+from serving.processes import ProcessRecord, read_records, stop
+from serving.regions.places.client import AgentClient
 from serving.regions.places.topology import Region, Topology
 from serving.regions.servers.server_process import MARK
+from serving.store import ArtifactStore
 from tests.fakes.regions import (
     client,
     infer,
@@ -47,25 +53,56 @@ _LARGE = 96 * 1024 * 1024
 """Bytes that keep a region replicating for about a second."""
 
 
-class World:
-    """Gateways and agents of two regions as processes, and the releases promoted so far."""
+SUPERVISOR = "supervisor"
 
-    def __init__(self, root: Path) -> None:
+
+@dataclass
+class Users:
+    """What the users of some regions were answered."""
+
+    served: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
+class World:
+    """Gateways and agents of two regions as processes, and the releases promoted so far.
+
+    `store_uri` is where releases are taken from, by default a folder.
+    """
+
+    def __init__(self, root: Path, *, topology: Topology | None = None, store_uri: str | None = None) -> None:
         self.root = root
-        self.topology = make_topology(root, "home", "away")
+        self.topology = topology or make_topology(root, "home", "away")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.releases: list[str] = []
         self.orders = 0
-        self._topology_file = write_topology(root, self.topology)
+        self.stopped: ProcessRecord | None = None
+        """What `stop_victim` has stopped last."""
+        self._store_uri = store_uri
+        places = {"FLIGHTPATH_TOPOLOGY": str(write_topology(root, self.topology)), "FLIGHTPATH_HOME": str(root)}
+        self._environment = {**os.environ, **places}
 
     def start(self, name: str) -> None:
-        """`home agent`, `away gateway`, …"""
-        region, role = name.split(" ")
-        environment = {**os.environ, "FLIGHTPATH_TOPOLOGY": str(self._topology_file)}
-        environment["FLIGHTPATH_HOME"] = str(self.root)
-        command = [sys.executable, "-m", _MODULES[role], "--region", region]
+        """`home agent`, `away gateway`, …, or the supervisor, which starts all of these."""
+        if name == SUPERVISOR:
+            command = [sys.executable, "-m", "flightpath.local.supervisor"]
+        else:
+            region, role = name.split(" ")
+            command = [sys.executable, "-m", _MODULES[role], "--region", region]
         with (self.root / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            self.processes[name] = subprocess.Popen(
+                command, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    async def begin(self, *, supervised: bool = False) -> None:
+        """All processes up and one release live in both regions."""
+        for name in (SUPERVISOR,) if supervised else ("home gateway", "away gateway", "home agent", "away agent"):
+            self.start(name)
+        async with asyncio.timeout(120):
+            for region in self.topology.regions:
+                await self.ask(client(self.topology, region=region.name).region)
+        assert await self.promote() == "live: None"
+        await self.check_unharmed()
 
     def kill(self, name: str) -> None:
         self.processes[name].kill()
@@ -76,8 +113,14 @@ class World:
             if process.poll() is None:
                 process.kill()
             process.wait()
+        for record in read_records(StateRoot(self.root).run):
+            stop(record, grace_s=0.0)
         with no_servers_left(self.topology):
             pass
+
+    def supervised(self) -> dict[str, ProcessRecord]:
+        """Gateways and agents that the supervisor runs, by name."""
+        return {record.name: record for record in read_records(StateRoot(self.root).run) if record.alive}
 
     @property
     def live(self) -> str | None:
@@ -92,13 +135,23 @@ class World:
         padding: int = 0,
         standby_s: float = 0.0,
         kill: Callable[[], Awaitable[None]] | None = None,
+        every_s: float = 0.0,
+        **further: Any,
     ) -> str:
-        """Order the next release in both regions, let `kill` happen, send users' requests until it has finished."""
+        """Order the next release in both regions, let `kill` happen, send users' requests until it has finished.
+
+        `every_s` is between two of a user's requests, `further` what the policy has besides.
+        """
         self.orders += 1
         name = f"rel-{self.orders}"
         bundle = make_bundle(self.root, self.topology, samples=samples + self.orders, padding=padding)
-        policy = {"synthetic_after_s": -1.0, "synthetic_evidence": False, "standby_s": standby_s}
-        order = make_order(make_release(self.root, name, bundle), ["home", "away"], **policy)
+        policy = {"synthetic_after_s": -1.0, "synthetic_evidence": False, "standby_s": standby_s, **further}
+        release = make_release(self.root, name, bundle)
+        if self._store_uri is not None:
+            made = ArtifactStore(release["store_uri"]).bundle(bundle).folder
+            await asyncio.to_thread(ArtifactStore(self._store_uri).put_bundle, made)
+            release["store_uri"] = self._store_uri
+        order = make_order(release, ["home", "away"], **policy)
         await client(self.topology).put_promotion(name, order)
         if kill is not None:
             await kill()
@@ -107,6 +160,7 @@ class World:
                 "state"
             ] == "running":
                 await asyncio.gather(self.use("home"), self.use("away"))
+                await asyncio.sleep(every_s)
         if promotion["state"] == "live":
             self.releases.append(name)
         return f"{promotion['state']}: {promotion['reason']}"
@@ -132,13 +186,49 @@ class World:
         with contextlib.suppress(aiohttp.ClientError, OSError):
             await infer(self.topology, region)
 
+    @contextlib.asynccontextmanager
+    async def users(self, *regions: str, every_s: float = 0.05) -> AsyncIterator[Users]:
+        """Users of these regions, who ask on and on; nothing is suppressed."""
+        users = Users()
+
+        async def ask_on(region: str) -> None:
+            while True:
+                try:
+                    answer = await infer(self.topology, region)
+                except (aiohttp.ClientError, OSError) as broken:
+                    users.failed.append(f"{region}: {broken!r}")
+                else:
+                    users.served += answer[0] == 200
+                    if answer[0] != 200:
+                        users.failed.append(f"{region}: {answer}")
+                await asyncio.sleep(every_s)
+
+        asking = [asyncio.create_task(ask_on(region)) for region in regions]
+        try:
+            yield users
+        finally:
+            for task in asking:
+                task.cancel()
+            ended = await asyncio.gather(*asking, return_exceptions=True)
+        assert all(isinstance(end, asyncio.CancelledError) for end in ended), ended
+
+    async def health(self, region: str) -> str:
+        """What the region's agent says of itself: `200 ok`, `503 …`, or `gone` while it does not run."""
+        timeout = aiohttp.ClientTimeout(total=30)
+        url = f"{self.topology.region(region).agent_url}/healthz"
+        try:
+            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as answer:
+                return f"{answer.status} {(await answer.text()).strip()}"
+        except (aiohttp.ClientError, OSError):
+            return "gone"
+
     async def ask(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """The answer, however often its agent has to be asked while it starts again."""
-        async with asyncio.timeout(60):
+        """The answer, however often its agent has to be asked while it starts again, or while its registry is away."""
+        async with asyncio.timeout(150):
             while True:
                 try:
                     return await call()
-                except Unreachable:
+                except RetryableError:
                     await asyncio.sleep(0.02)
 
     # Points and victims
@@ -185,7 +275,30 @@ class World:
                 return True
         return False
 
+    async def stop_victim(self, victim: str, *, candidate: str, live: str | None) -> bool:
+        """SIGSTOP to what the supervisor runs, the supervisor, or a model server; False when it was not running."""
+        self.stopped = self._find(victim, candidate=candidate, live=live)
+        if self.stopped is None:
+            return False
+        os.kill(self.stopped.pid, signal.SIGSTOP)
+        return True
+
+    def _find(self, victim: str, *, candidate: str, live: str | None) -> ProcessRecord | None:
+        if victim in ("candidate", "live server"):
+            release = candidate if victim == "candidate" else live
+            records = read_records(self.topology.home.state_folder / "servers")
+            return next((record for record in records if record.name == release and record.alive), None)
+        region, role = ("home", "gateway") if victim == "gateway" else victim.split(" ")
+        return self.supervised()[f"{role}-{region}"]
+
     # What must hold afterwards
+
+    async def check_replaced(self) -> None:
+        """What was stopped is gone, though nobody continued it."""
+        stopped = self.stopped
+        async with asyncio.timeout(60):
+            while stopped is not None and stopped.alive:
+                await asyncio.sleep(0.05)
 
     async def check_unharmed(self) -> None:
         """Every region serves the live release from one server of its own, and nothing is left over."""
@@ -198,7 +311,7 @@ class World:
             assert [record.name for record in records] == [self.live]
             assert answer[1] == self.live
             _check_bundles(region, self.topology)
-            _check_files(region)
+            await _check_files(region)
             marks = {record.detail["mark"] for record in records}
             assert _marks(region) == marks, "a process runs that no record knows"
 
@@ -222,15 +335,26 @@ class World:
 
 def _check_bundles(region: Region, topology: Topology) -> None:
     """Whatever has a bundle's name is a whole bundle; nothing of a copy that died is left."""
-    for root in (region.state_folder / "bundles", Path(region.store_uri.removeprefix("file://")) / "bundles"):
+    roots = [region.state_folder / "bundles"]
+    if region.store_uri.startswith("file://"):
+        roots.append(Path(region.store_uri.removeprefix("file://")) / "bundles")
+    for root in roots:
         for folder in (root / "sha256").iterdir():
             assert not folder.name.startswith("."), folder
             verify_bundle(folder, digest=f"sha256:{folder.name}", keys=trusted_keys(topology.key_folder))
 
 
-def _check_files(region: Region) -> None:
+async def _check_files(region: Region) -> None:
+    """Whole documents, a whole registry, and nothing of a write that died."""
+    folders = (region.state_folder, region.state_folder / "servers")
+    async with asyncio.timeout(60):
+        while [path for folder in folders for path in folder.glob(".*.json.*")]:
+            # The clock may be being saved now.
+            await asyncio.sleep(0.05)
     for path in [*region.state_folder.glob("*.json"), *(region.state_folder / "servers").glob("*.json")]:
         json.loads(path.read_bytes())
+    if not region.registry_url.startswith("sqlite:"):
+        return
     with contextlib.closing(sqlite3.connect(region.state_folder / "registry.db")) as registry:
         assert registry.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
@@ -249,14 +373,15 @@ def _marks(region: Region) -> set[str]:
 # One scenario
 
 
-async def survive_promotion(world: World, victim: str, point: str) -> None:
-    """Kill at a point of a promotion, and hold the end against the undisturbed one's."""
+async def survive_promotion(world: World, victim: str, point: str, *, stopped: bool = False) -> None:
+    """Kill or stop at a point of a promotion, and hold the end against the undisturbed one's."""
     region, before = "away" if victim == "away agent" else "home", world.live
+    strike = world.stop_victim if stopped else world.kill_victim
     hit: list[bool] = []
 
     async def kill() -> None:
         await world.promotion_reached(point, region)
-        hit.append(await world.kill_victim(victim, candidate=f"rel-{world.orders}", live=before))
+        hit.append(await strike(victim, candidate=f"rel-{world.orders}", live=before))
 
     samples = _MANY if point == "golden" else 16
     ended = await world.promote(samples=samples, padding=_LARGE if point == "replicating" else 0, kill=kill)
@@ -266,39 +391,78 @@ async def survive_promotion(world: World, victim: str, point: str) -> None:
         assert point != "live"
     else:
         assert ended == "live: None", ended
+    await world.check_replaced()
     await world.check_unharmed()
 
 
-async def survive_rollback(world: World, victim: str, point: str) -> None:
-    """Kill at a point of a rollback, and hold the end against the undisturbed one's: the version before is live."""
+async def survive_rollback(world: World, victim: str, point: str, *, stopped: bool = False) -> None:
+    """Kill or stop at a point of a rollback; in the end the version before is live, as if undisturbed."""
     assert await world.promote() == "live: None"
     bad, target = world.releases[-1], world.releases[-2]
     region = "away" if victim == "away agent" else "home"
+    strike = world.stop_victim if stopped else world.kill_victim
 
     async def kill(id: str) -> None:
         await world.rollback_reached(id, point, region)
-        await world.kill_victim(victim, candidate=target, live=bad)
+        await strike(victim, candidate=target, live=bad)
 
     assert await world.go_back(kill=kill) == "live: None"
+    await world.check_replaced()
     await world.check_unharmed()
 
 
-def start_world(root: Path) -> World:
+async def outlast(
+    world: World,
+    outage: Callable[[], contextlib.AbstractAsyncContextManager[None]],
+    *,
+    lasts_s: float,
+    point: str | None = "canary",
+) -> list[str]:
+    """Something is away from a point of a promotion at home on (None: from its order on); nobody's users notice.
+
+    What was acknowledged meanwhile is kept, and the promotion ends as if undisturbed. Returns what the home agent's
+    `/healthz` said.
+    """
+    said: list[str] = []
+    home, acknowledged = AgentClient(world.topology.home.agent_url, _operator(world), timeout_s=2.0), 0
+
+    async def happen() -> None:
+        nonlocal acknowledged
+        if point is not None:
+            await world.promotion_reached(point, "home")
+        async with outage():
+            end = asyncio.get_running_loop().time() + lasts_s
+            for number in itertools.count(acknowledged + 1):
+                said.append(await world.health("home"))
+                with contextlib.suppress(RetryableError):
+                    await home.put_override({"frozen": False, "reason": str(number)})
+                    acknowledged = number
+                if asyncio.get_running_loop().time() >= end:
+                    return
+                await asyncio.sleep(0.5)
+
+    # Few answers for each step: many would prove that a server which has just started on a busy machine is slower, and
+    # none of this is about latency. Steps of a second, so that it is under way when the outage begins.
+    async with world.users("home", "away", every_s=0.25) as users:
+        ended = await world.promote(kill=happen, every_s=0.25, bake_s=1.0)
+        assert ended == "live: None", ended
+        await world.check_unharmed()
+    assert (users.failed, users.served > 0) == ([], True)
+    kept = await world.ask(client(world.topology).get_override)
+    assert int(kept["reason"] or 0) >= acknowledged
+    return said
+
+
+def _operator(world: World) -> str:
+    return TokenFolder(folder=world.topology.token_folder).read("operator")
+
+
+def start_world(root: Path, *, supervised: bool = False, **further: Any) -> World:
     """All processes up and one release live in both regions; call `close` at the end."""
-    world = World(root)
+    world = World(root, **further)
     try:
-        for name in ("home gateway", "away gateway", "home agent", "away agent"):
-            world.start(name)
-        asyncio.run(_first_release(world))
+        asyncio.run(world.begin(supervised=supervised))
     except BaseException:
         world.close()
         raise
     return world
-
-
-async def _first_release(world: World) -> None:
-    async with asyncio.timeout(120):
-        for region in world.topology.regions:
-            await world.ask(client(world.topology, region=region.name).region)
-    assert await world.promote() == "live: None"
-    await world.check_unharmed()

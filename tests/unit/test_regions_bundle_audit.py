@@ -321,3 +321,27 @@ def test_a_bundle_that_is_nowhere_any_more_is_told_for_both_places(world: World)
         ("failed", "working folder"),
         ("failed", "own store"),
     ]
+
+
+def test_a_disk_that_takes_no_notes_keeps_the_audit_from_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    release = world.release()
+    rotten = world.places(release)[0] / "weights.bin"
+    rotten.write_bytes(b"rotten")
+    # As on a full disk: nothing can be put where the book of audits lies.
+    (world.replicator.region.state_folder / "bundles" / "audited.json").mkdir(parents=True)
+    assert [found.what for found in world.audit.audit([release])] == ["mended"]
+    world.check(release)
+
+
+def test_a_bundle_that_cannot_be_noted_keeps_no_other_from_making_room(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    first, second = sorted((world.release(seed) for seed in (1, 2)), key=lambda release: release.bundle_digest)
+    world.audit.collect([], origins=[])
+    note = world.replicator.unwanted_note(first.bundle_digest)
+    note.unlink()
+    note.mkdir()
+    world.now += GRACE_S
+    assert [found.digest for found in world.audit.collect([], origins=[])] == [second.bundle_digest] * 2
+    world.check(first)
+    assert not any(place.exists() for place in world.places(second))

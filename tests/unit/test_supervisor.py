@@ -57,6 +57,16 @@ def test_a_second_supervisor_is_refused_and_names_the_first(tmp_path: Path) -> N
         pass
 
 
+def test_a_disk_that_takes_no_pid_keeps_no_supervisor_from_starting(tmp_path: Path) -> None:
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"
+    take = "import sys; from pathlib import Path; from flightpath.local.supervisor import locked"
+    script = f"{limited}; {take}\nwith locked(Path(sys.argv[1])): print('held')"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "lock")], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.returncode) == ("held\n", 0), done.stderr
+
+
 def test_a_stale_lock_is_taken(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text("999999")
     with locked(tmp_path / "lock"):
@@ -93,10 +103,11 @@ def _child(
     *,
     url: str | None = None,
     hands_over: bool = False,
+    name: str = "agent-x",
 ) -> Child:
     url = url or f"http://127.0.0.1:{free_port()}/healthz"
     command = [sys.executable, "-c", script]
-    spec = ChildSpec(name="agent-x", command=command, health_url=url, hands_over=hands_over)
+    spec = ChildSpec(name=name, command=command, health_url=url, hands_over=hands_over)
     return Child(spec=spec, root=StateRoot(tmp_path), code=code, call=HealthCall(url, pool))
 
 
@@ -252,6 +263,19 @@ def test_a_supervisor_that_runs_is_asked_to_try_again_at_once(tmp_path: Path) ->
     assert not _taken(root.retry)
     stop(record, grace_s=0.0)
     process.wait()
+
+
+def test_on_a_disk_that_takes_no_record_a_child_of_other_code_stays(tmp_path: Path, pool: Executor) -> None:
+    # Its record can be written and its second one, under a longer name, cannot: as on a disk that has become full.
+    long = "a" * 240
+    first = _child(tmp_path, "v1", pool, hands_over=True, name=long)
+    first.begin(0.0)
+    successor = _child(tmp_path, "v2", pool, hands_over=True, name=long)
+    successor.begin(0.0)
+    assert first.record is not None
+    assert (successor.record, successor.retiring) == (first.record, None)
+    assert first.record.alive
+    end(first)
 
 
 def test_a_stopped_predecessor_is_not_waited_for(tmp_path: Path, pool: Executor) -> None:

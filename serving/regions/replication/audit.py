@@ -7,6 +7,7 @@ it is deleted, and one that is being copied is left alone.
 """
 
 import json
+import logging
 import math
 import os
 import secrets
@@ -37,6 +38,7 @@ from serving.releases import Release
 from serving.store import ArtifactStore, bundle_path
 from serving.store_files import StoreFiles, own_errors
 
+logger = logging.getLogger(__name__)
 WORKING: Final = "working folder"
 OWN: Final = "own store"
 
@@ -89,8 +91,16 @@ class BundleAudit:
                     if not cancelled.is_set():
                         findings.append(Finding(what="failed", digest=digest, place=place, message=str(failed)))
             audited[digest] = self.clock()
-            write_atomically(self._book, canonical_json(audited))
+            self._note(self._book, canonical_json(audited))
         return findings
+
+    def _note(self, path: Path, content: bytes) -> None:
+        """For the next pass; a disk that takes no note, as a full one, must keep this one from nothing."""
+        try:
+            make_folders(path.parent)
+            write_atomically(path, content)
+        except OSError as failed:
+            logger.warning("%s cannot be kept: %s", path, failed)
 
     def heal(self, release: Release, *, cancelled: threading.Event | None = None) -> list[Finding]:
         """Mend the working copy at once, at a copy's pace: for a server that cannot start because its bundle is rotten.
@@ -194,8 +204,7 @@ class BundleAudit:
         except (OSError, ValueError):
             since = math.nan
         if math.isnan(since):
-            make_folders(note.parent)
-            write_atomically(note, str(self.clock()).encode())
+            self._note(note, str(self.clock()).encode())
             return False
         return self.clock() - since >= self.limits.unwanted_grace_s
 

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from serving.bundle import Manifest
 from serving.copying import Accept, Brought, CopyLimits, Pace, accept_signed, bring_bundle
+from serving.files import sweep_writes
 from serving.regions.places.topology import Region
 from serving.releases import Release
 from serving.store import ArtifactStore, bundle_path
@@ -103,6 +104,8 @@ class Replicator:
 
     def sweep(self) -> None:
         """Remove what a copy that died half-way has left behind and that no copy goes on from."""
+        sweep_writes(self.region.state_folder / "bundles", "audited.json")
+        sweep_writes(self.region.state_folder / "bundles" / "unwanted")
         leftovers = list((self.region.state_folder / "bundles").glob("*/.incoming.*"))
         # A store elsewhere may be shared: what looks left over there may be somebody's copy on its way.
         if self.own_folder is not None:
