@@ -102,7 +102,7 @@ async def test_a_lost_home_region_is_left_behind_by_force_and_merged_when_it_is_
             await old.put_promotion("rel-2", make_order(second, ["home", "away"], **HELD))
             await reached(old, "rel-2", "home", "canary")
 
-        with pytest.raises(Conflict, match='the agent of home, which leads, hands nothing over, .* "force": true'):
+        with pytest.raises(Conflict, match=r'the agent of home, which leads, hands nothing over, .* "force": true'):
             await new.take_home(reason="the region burns")
         assert (await new.get_home())["home"] == "home"
         assert (await new.take_home(reason="the region burns", force=True))["home"] == "away"

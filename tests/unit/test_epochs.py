@@ -92,8 +92,15 @@ def test_an_agent_that_knows_no_epochs_orders_in_the_first(epochs: EpochStore) -
 
 @pytest.mark.parametrize(
     "raw",
-    [7, {}, {"number": "1", "home": "one"}, {"number": True, "home": "one"}, {"number": -1, "home": "one"}]
-    + [{"number": 2**53, "home": "one"}, {"number": 1, "home": None}],
+    [
+        7,
+        {},
+        {"number": "1", "home": "one"},
+        {"number": True, "home": "one"},
+        {"number": -1, "home": "one"},
+        {"number": 2**53, "home": "one"},
+        {"number": 1, "home": None},
+    ],
 )
 def test_what_is_no_epoch_is_refused(epochs: EpochStore, raw: Any) -> None:
     with pytest.raises(InvalidInput, match="epoch is malformed"):
