@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from flightpath.cli import app
 from serving.credentials import TokenFolder
 from serving.errors import Conflict, Fenced, InvalidInput, NotFound
 from serving.regions.places.home_client import HomeClient
@@ -28,6 +30,7 @@ from tests.fakes.regions import (
     running_gateway,
     running_regions,
     settled,
+    write_topology,
 )
 
 HELD = {"on_inconclusive": "hold", "synthetic_after_s": -1.0, "synthetic_evidence": False, "step_timeout_s": 3600.0}
@@ -125,6 +128,24 @@ async def test_a_lost_home_region_is_left_behind_by_force_and_merged_when_it_is_
             await settled(old, timeout_s=60.0)
             assert await infer(topology, "home") == (200, "rel-1", "home")
             assert await infer(topology, "away") == (200, "rel-3", "away")
+
+
+async def test_an_operator_moves_the_lead_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    topology = make_topology(tmp_path, "home", "away")
+    monkeypatch.setenv("FLIGHTPATH_TOPOLOGY", str(write_topology(tmp_path, topology)))
+
+    def run(*arguments: str) -> list[str]:
+        answer = CliRunner().invoke(app, ["home", *arguments])
+        assert answer.exit_code == 0, answer.output
+        return answer.stdout.splitlines()
+
+    async with running_regions(topology):
+        assert (await asyncio.to_thread(run, "show"))[0] == f"home leads, at {topology.home.agent_url}"
+        moved = await asyncio.to_thread(run, "move", "away", "--reason", "a drill")
+        assert moved[0] == f"away leads, at {topology.region('away').agent_url}"
+        assert [line.split("  since")[0] for line in moved[1:]] == ["epoch 2  away", "epoch 1  home"]
+        assert moved[1].endswith(": a drill")
+        assert (await asyncio.to_thread(run, "show"))[0] == moved[0]
 
 
 async def test_orders_for_the_lead_that_make_no_sense_are_refused(tmp_path: Path) -> None:
