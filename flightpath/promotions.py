@@ -10,6 +10,7 @@ from rich.table import Table
 
 from serving.credentials import TokenFolder
 from serving.regions.places.client import AgentClient
+from serving.regions.places.home_client import HomeClient
 from serving.regions.places.topology import load_topology
 from serving.settings import Settings
 from tasks.actor import present_actor
@@ -22,7 +23,7 @@ Id = Annotated[str, typer.Argument(help="the promotion's id: the release's, or w
 def _home(role: str) -> AgentClient:
     topology = load_topology(Settings())
     token = TokenFolder(folder=topology.token_folder).read(role)
-    return AgentClient(topology.home.agent_url, token, on_behalf_of=present_actor())
+    return HomeClient(topology, token, on_behalf_of=present_actor())
 
 
 def _ask(call: Call, *, role: str = "promoter") -> None:

@@ -7,6 +7,7 @@
     │   │   └── Unprocessable   a value is well-formed, and the model cannot take it (HTTP 422)
     │   ├── NotFound            a named thing is not there (HTTP 404)
     │   ├── Conflict            the same id with another content, a lock held by another (HTTP 409)
+    │   │   └── Fenced          whoever orders does not lead, or no longer (HTTP 409)
     │   ├── Unauthorized        no credential, or a wrong one (HTTP 401)
     │   ├── CorruptBundle       a digest, a size or a path does not hold (HTTP 422)
     │   └── UntrustedBundle     no attestation, or one that no trusted key signed (HTTP 422)
@@ -89,6 +90,10 @@ class NotFound(PermanentError):
 class Conflict(PermanentError):
     code = "conflict"
     http_status = 409
+
+
+class Fenced(Conflict):
+    code = "fenced"
 
 
 class Unauthorized(PermanentError):

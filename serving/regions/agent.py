@@ -25,6 +25,7 @@ from serving.errors import Conflict, FlightpathError
 from serving.files import sweep_writes
 from serving.regions.acting.agent_api import AgentApi
 from serving.regions.acting.bundle_keeping import BundleKeeping
+from serving.regions.acting.home import Home, LedRegion, OwnRegion
 from serving.regions.acting.metrics import AgentMetrics
 from serving.regions.acting.promotion_leader import PromotionLeader
 from serving.regions.acting.promotion_orders import PromotionOrders
@@ -41,6 +42,7 @@ from serving.regions.deciding.timing import DEFAULT_TIMING
 from serving.regions.places.client import AgentClient
 from serving.regions.places.peers import Peers
 from serving.regions.places.topology import Region, Topology, load_topology
+from serving.regions.registry.epochs import EpochStore
 from serving.regions.registry.registry import Event, LiveModel, Registry
 from serving.regions.replication import BundleAudit, Replicator
 from serving.regions.servers.launcher import LaunchSettings, LocalLauncher
@@ -129,11 +131,11 @@ class Agent:
         self._stack.push_async_callback(self.serving.close)
         await self.peers.ask()
         await self._adopt()
-        workers = [self.rollbacks, self.rollouts, self.rollback_leader, self.promotion_leader]
-        for worker in workers:
-            if worker is not None:
-                self._stack.push_async_callback(worker.close)
-                await worker.resume()
+        for worker in (self.rollbacks, self.rollouts):
+            self._stack.push_async_callback(worker.close)
+            await worker.resume()
+        self._stack.push_async_callback(self.home.close)
+        await self.home.start([self.rollback_leader, self.promotion_leader])
         self._keep_up()
         # Before the workers and the registry that they lean on.
         self._stack.push_async_callback(self.loops.close)
@@ -159,11 +161,11 @@ class Agent:
         )
         # Reading all that is served may take hours.
         self.loops.repeat("bundles", self.bundles.look_after, every_s=timing.audit_every_s, stuck_after_s=math.inf)
-        if self.rollback_leader is None:
-            # A home that is away for long is no fault of this agent's.
-            self.loops.repeat(
-                "reports to home", self.regional_rollbacks.report, every_s=timing.owed_every_s, stuck_after_s=math.inf
-            )
+        # A home that is away for long is no fault of this agent's.
+        self.loops.repeat(
+            "reports to home", self.regional_rollbacks.report, every_s=timing.owed_every_s, stuck_after_s=math.inf
+        )
+        self.loops.repeat("home", self.home.look_after, every_s=timing.home_poll_s, stuck_after_s=math.inf)
         self.loops.repeat("peers", self.peers.ask, every_s=timing.peers_poll_s, stuck_after_s=stuck_after_s)
 
     def _stuck(self) -> list[str]:
@@ -210,20 +212,15 @@ class Agent:
             clock=self._clock,
             heal_bundle=self.bundles.heal,
         )
+        self.epochs = EpochStore(self.registry, self._topology.home_region)
         self.rollbacks = RollbackWorker(
             region,
             registry=self.registry,
             launcher=self.launcher,
             serving=self.serving,
             metrics=self.metrics,
+            epochs=self.epochs,
             clock=self._clock,
-        )
-        self.regional_rollbacks = RegionalRollbacks(
-            region.name,
-            self._topology.home_region,
-            registry=self.registry,
-            worker=self.rollbacks,
-            home=AgentClient(self._topology.home.agent_url, tokens["peer"]),
         )
         self.rollouts = RolloutWorker(
             region,
@@ -234,41 +231,44 @@ class Agent:
             metrics=self.metrics,
             scoring=self.scoring,
             credential=hop_credential(tokens["peer"]),
+            epochs=self.epochs,
             superseded_by=self.rollbacks.superseding_promotion,
             clock=self._clock,
         )
-        self.promotion_leader: PromotionLeader | None = None
-        self.promotions: PromotionOrders | None = None
-        self.rollback_leader: RollbackLeader | None = None
-        if region.name == self._topology.home_region:
-            clients = {other.name: AgentClient(other.agent_url, tokens["peer"]) for other in others}
-            self.rollback_leader = self._build_rollback_leader(clients)
-            self.promotion_leader = self._build_promotion_leader(clients)
-            self.promotions = PromotionOrders(
-                self._topology,
-                registry=self.registry,
-                runtimes=self._topology.runtimes,
-                rollbacks=self.rollback_leader,
-                leading=self.promotion_leader,
-                clock=self._clock,
-            )
+        self._build_leaders({other.name: AgentClient(other.agent_url, tokens["peer"]) for other in others})
 
-    def _build_rollback_leader(self, clients: Mapping[str, AgentClient]) -> RollbackLeader:
-        return RollbackLeader(
+    def _build_leaders(self, clients: Mapping[str, AgentClient]) -> None:
+        """What works only while this agent leads."""
+        here = self.region.name
+        known: dict[str, Any] = {"registry": self.registry, "clock": self._clock}
+        urls = {region.name: region.agent_url for region in self._topology.regions}
+        self.home = Home(here, urls, registry=self.registry, epochs=self.epochs, peers=clients)
+        led = {name: LedRegion(client, self.home, self.registry) for name, client in clients.items()}
+        own = LedRegion(OwnRegion(self.rollouts, self.rollbacks), self.home, self.registry)
+        self.rollback_leader = RollbackLeader(
             self._topology,
-            registry=self.registry,
-            regions={**clients, self.region.name: self.rollbacks},
+            here,
+            **known,
+            require=self.home.require,
+            regions={**led, here: own},
             peers=self.peers,
             on_promotion_ended=self.metrics.promotion_finished,
-            clock=self._clock,
         )
-
-    def _build_promotion_leader(self, clients: Mapping[str, AgentClient]) -> PromotionLeader:
-        return PromotionLeader(
+        self.promotion_leader = PromotionLeader(**known, regions={**led, here: own}, metrics=self.metrics)
+        self.promotions = PromotionOrders(
+            self._topology,
+            **known,
+            require=self.home.require,
+            runtimes=self._topology.runtimes,
+            rollbacks=self.rollback_leader,
+            leading=self.promotion_leader,
+        )
+        self.regional_rollbacks = RegionalRollbacks(
+            here,
             registry=self.registry,
-            regions={**clients, self.region.name: self.rollouts},
-            metrics=self.metrics,
-            clock=self._clock,
+            epochs=self.epochs,
+            worker=self.rollbacks,
+            homes={**clients, here: self.rollback_leader},
         )
 
     def _note_restart(self, release: str, why: str) -> None:
@@ -298,8 +298,7 @@ class Agent:
     def _api(self, tokens: dict[str, str]) -> AgentApi:
         return AgentApi(
             region=self.region.name,
-            home_region=self._topology.home_region,
-            home_url=self._topology.home.agent_url,
+            home=self.home,
             tokens=tokens,
             registry=self.registry,
             rollouts=self.rollouts,
@@ -325,7 +324,8 @@ class Agent:
         degraded = any(model["degraded"] for model in models) or self.serving.gateway_error is not None
         return {
             "region": self.region.name,
-            "home": self.region.name == self._topology.home_region,
+            "home": self.home.leads,
+            "epoch": self.epochs.present().to_json(),
             "state": "degraded" if degraded else "ok",
             "endpoint": self.region.gateway_url,
             "gateway_error": self.serving.gateway_error,

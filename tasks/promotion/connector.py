@@ -30,7 +30,7 @@ from flytekit.models.task import TaskTemplate
 
 from serving.credentials import TokenFolder
 from serving.errors import FlightpathError, RetryableError
-from serving.regions.places.client import AgentClient
+from serving.regions.places.home_client import HomeClient
 from serving.regions.places.topology import Topology, load_topology
 from serving.settings import Settings
 from tasks.actor import actor_of
@@ -68,9 +68,9 @@ class PromotionConnector(AsyncConnectorBase):
     def _topology(self) -> Topology:
         return load_topology(Settings())
 
-    def _agent(self, actor: str) -> AgentClient:
+    def _agent(self, actor: str) -> HomeClient:
         tokens = TokenFolder(folder=self._topology.token_folder)
-        return AgentClient(self._topology.home.agent_url, tokens.read("promoter"), on_behalf_of=actor)
+        return HomeClient(self._topology, tokens.read("promoter"), on_behalf_of=actor)
 
     async def create(
         self, task_template: TaskTemplate, inputs: LiteralMap | None = None, **kwargs: Any

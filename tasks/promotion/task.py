@@ -8,6 +8,7 @@ from flytekit import current_context, task
 from serving.credentials import TokenFolder
 from serving.errors import PermanentError
 from serving.regions.places.client import AgentClient
+from serving.regions.places.home_client import HomeClient
 from serving.regions.places.topology import Topology, load_topology
 from serving.releases import check_name
 from serving.settings import Settings
@@ -44,10 +45,11 @@ def roll_back_model(model: str, to_version: int, regions: list[str], reason: str
     order = make_rollback_order(model=model, to_version=to_version, regions=regions, reason=reason)
     identifier = rollback_id or _rollback_id(model)
     check_name("rollback id", identifier)
-    agents = [_agent(topology)]
-    if len(regions) == 1 and regions[0] != topology.home_region:
+    agents = [_home(topology)]
+    if len(regions) == 1:
         # Home may be away, and a region's own agent takes a rollback for its region.
-        agents.append(_agent(topology, regions[0]))
+        own = topology.region(regions[0]).agent_url
+        agents.append(AgentClient(own, _token(topology), on_behalf_of=present_actor()))
     return asyncio.run(roll_back(agents, identifier, order, timeout_s=_ROLLBACK_S))
 
 
@@ -56,14 +58,15 @@ def roll_back_model(model: str, to_version: int, regions: list[str], reason: str
 def retry_promotion(promotion_id: str) -> PromotionOutcome:
     """Order a promotion that failed once more, under an id of its own, and follow it: no training, no new release."""
     check_name("promotion id", promotion_id)
-    return asyncio.run(follow_retry(_agent(load_topology(Settings())), promotion_id))
+    return asyncio.run(follow_retry(_home(load_topology(Settings())), promotion_id))
 
 
-def _agent(topology: Topology, region: str = "") -> AgentClient:
-    """The home region's, or that of a region."""
-    token = TokenFolder(folder=topology.token_folder).read("promoter")
-    url = topology.region(region or topology.home_region).agent_url
-    return AgentClient(url, token, on_behalf_of=present_actor())
+def _home(topology: Topology) -> AgentClient:
+    return HomeClient(topology, _token(topology), on_behalf_of=present_actor())
+
+
+def _token(topology: Topology) -> str:
+    return TokenFolder(folder=topology.token_folder).read("promoter")
 
 
 def _rollback_id(model: str) -> str:

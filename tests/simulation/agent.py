@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from serving.regions.acting.home import Home, LedRegion, OwnRegion
 from serving.regions.acting.metrics import AgentMetrics
 from serving.regions.acting.promotion_leader import PromotionLeader
 from serving.regions.acting.promotion_orders import PromotionOrders
@@ -20,6 +21,7 @@ from serving.regions.acting.supervision import Loops
 from serving.regions.deciding.timing import Timing
 from serving.regions.places.peers import Peers
 from serving.regions.places.topology import Region, Topology
+from serving.regions.registry.epochs import EpochStore
 from serving.regions.replication import Replicator
 from tests.simulation.database import Database, SimulatedRegistry
 from tests.simulation.gateway import Gateway
@@ -86,7 +88,7 @@ class SimulatedAgent:
 
     def _build(self) -> None:
         place, topology = self._place, self._topology
-        region, home = place.region, topology.home_region
+        region = place.region
         known: dict[str, Any] = {"registry": self.registry, "clock": place.clock}
         timed: dict[str, Any] = {**known, "timing": TIMING}
         others = [other for other in topology.regions if other.name != region.name]
@@ -104,34 +106,43 @@ class SimulatedAgent:
             in_thread=self._in_thread,
         )
         here: dict[str, Any] = {**timed, "launcher": self.launcher, "serving": self.serving, "metrics": metrics}
+        self.epochs = EpochStore(self.registry, topology.home_region)
+        here["epochs"] = self.epochs
         self.rollbacks = RollbackWorker(region, **here)
-        self.regional_rollbacks = RegionalRollbacks(
-            region.name, home, registry=self.registry, worker=self.rollbacks, home=self._link(home)
-        )
         self.rollouts = RolloutWorker(
             region, **here, peers=self.peers, superseded_by=self.rollbacks.superseding_promotion
         )
-        self.promotion_leader: PromotionLeader | None = None
-        self.promotions: PromotionOrders | None = None
-        self.rollback_leader: RollbackLeader | None = None
-        if region.name == home:
-            links = {other.name: self._link(other.name) for other in others}
-            self.rollback_leader = RollbackLeader(
-                topology,
-                **timed,
-                regions={**links, home: self.rollbacks},
-                peers=self.peers,
-                on_promotion_ended=metrics.promotion_finished,
-            )
-            self.promotion_leader = PromotionLeader(**timed, regions={**links, home: self.rollouts}, metrics=metrics)
-            self.promotions = PromotionOrders(
-                topology,
-                **known,
-                runtimes={},
-                rollbacks=self.rollback_leader,
-                leading=self.promotion_leader,
-                in_thread=self._in_thread,
-            )
+        links = {other.name: self._link(other.name) for other in others}
+        urls = {other.name: other.agent_url for other in topology.regions}
+        self.home = Home(region.name, urls, registry=self.registry, epochs=self.epochs, peers=links)
+        led = {name: LedRegion(link, self.home, self.registry) for name, link in links.items()}
+        led[region.name] = LedRegion(OwnRegion(self.rollouts, self.rollbacks), self.home, self.registry)
+        self.rollback_leader = RollbackLeader(
+            topology,
+            region.name,
+            **timed,
+            require=self.home.require,
+            regions=led,
+            peers=self.peers,
+            on_promotion_ended=metrics.promotion_finished,
+        )
+        self.promotion_leader = PromotionLeader(**timed, regions=led, metrics=metrics)
+        self.promotions = PromotionOrders(
+            topology,
+            **known,
+            require=self.home.require,
+            runtimes={},
+            rollbacks=self.rollback_leader,
+            leading=self.promotion_leader,
+            in_thread=self._in_thread,
+        )
+        self.regional_rollbacks = RegionalRollbacks(
+            region.name,
+            registry=self.registry,
+            epochs=self.epochs,
+            worker=self.rollbacks,
+            homes={**links, region.name: self.rollback_leader},
+        )
 
     async def start(self) -> None:
         await self.peers.ask()
@@ -139,47 +150,53 @@ class SimulatedAgent:
         for name in self.launcher.names():
             if name not in wanted:
                 await self.launcher.stop(name)
-        for worker in (self.rollbacks, self.rollouts, self.rollback_leader, self.promotion_leader):
-            if worker is not None:
-                await worker.resume()
+        for worker in (self.rollbacks, self.rollouts):
+            await worker.resume()
+        await self.home.start([self.rollback_leader, self.promotion_leader])
         self._repeat("serving", self.serving.look_after, TIMING.serving_pass_s, TIMING.stuck_after_s)
         self._repeat("peers", self.peers.ask, TIMING.peers_poll_s, TIMING.stuck_after_s)
-        if self.rollback_leader is None:
-            self._repeat("reports to home", self.regional_rollbacks.report, TIMING.owed_every_s, math.inf)
+        self._repeat("reports to home", self.regional_rollbacks.report, TIMING.owed_every_s, math.inf)
+        self._repeat("home", self.home.look_after, TIMING.home_poll_s, math.inf)
         self.loops.keep("model servers", lambda beat: self.launcher.supervise(), stuck_after_s=math.inf)
 
     def _repeat(self, name: str, one_pass: Callable[[], Awaitable[None]], every_s: float, stuck_after_s: float) -> None:
         self.loops.repeat(name, one_pass, every_s=every_s, stuck_after_s=stuck_after_s)
 
-    def handle(self, call: str, *arguments: Any) -> asyncio.Task[Any]:
+    def handle(self, call: str, *arguments: Any, **named: Any) -> asyncio.Task[Any]:
         """Carry out what another agent or a user asks, until this agent dies."""
-        task = asyncio.ensure_future(self._handlers()[call](*arguments))
+        task = asyncio.ensure_future(self._handlers()[call](*arguments, **named))
         self._handling.add(task)
         task.add_done_callback(self._handling.discard)
         return task
 
     def _handlers(self) -> dict[str, Callable[..., Awaitable[Any]]]:
-        handlers: dict[str, Callable[..., Awaitable[Any]]] = {
+        return {
             "put_rollout": self.rollouts.put_rollout,
             "get_rollout": self.rollouts.get_rollout,
             "revert_rollout": self.rollouts.revert_rollout,
             "put_region_rollback": self.rollbacks.put_region_rollback,
             "peer_models": lambda: self.registry.run(self.serving.served_here),
-            "put_rollback": partial(self.regional_rollbacks.order, actor=_ACTOR),
+            "put_rollback": self._put_rollback,
+            "report_rollback": self.rollback_leader.report_rollback,
+            "put_promotion": partial(self.promotions.order, actor=_ACTOR),
+            "abort_promotion": partial(self.promotions.abort, actor=_ACTOR),
+            "get_home": self.home.show,
+            "tell_home": self.home.learn,
+            "handover": self.home.handover,
+            "take_home": partial(self.home.take, reason="an operator says so", actor=_ACTOR),
         }
-        if self.promotions is not None and self.rollback_leader is not None:
-            handlers["put_rollback"] = partial(self.rollback_leader.order, actor=_ACTOR)
-            handlers["report_rollback"] = self.rollback_leader.take_report
-            handlers["put_promotion"] = partial(self.promotions.order, actor=_ACTOR)
-            handlers["abort_promotion"] = partial(self.promotions.abort, actor=_ACTOR)
-        return handlers
+
+    async def _put_rollback(self, id: str, order: dict[str, Any]) -> Any:
+        leads = await self.registry.run(lambda: self.home.leads)
+        taker = self.rollback_leader if leads else self.regional_rollbacks
+        return await taker.order(id, order, actor=_ACTOR)
 
     async def kill(self) -> None:
         """Nothing that it holds in memory is left; what its registry has is."""
         handling = list(self._handling)
         for task in handling:
             task.cancel()
-        closing = [self.loops, self.serving, self.rollbacks, self.rollouts, self.rollback_leader, self.promotion_leader]
-        await asyncio.gather(*(part.close() for part in closing if part is not None))
+        closing = [self.loops, self.serving, self.rollbacks, self.rollouts, self.home]
+        await asyncio.gather(*(part.close() for part in closing))
         await asyncio.gather(*handling, return_exceptions=True)
         self.registry.close()

@@ -7,7 +7,7 @@ from serving.errors import NotFound
 from serving.regions.deciding.promotion_state import RUNNING
 from serving.regions.deciding.rollout_state import ABORTED
 from tests.simulation.agent import SimulatedAgent
-from tests.simulation.story import HOME, NAMES, Event, Story
+from tests.simulation.story import NAMES, Event, Story
 from tests.simulation.world import MODEL, World
 
 FIRST = "v1"
@@ -37,28 +37,29 @@ def _live(agent: SimulatedAgent) -> str | None:
 
 
 def _lost_orders(world: World) -> Iterator[str]:
-    """What was acknowledged must be known to whoever acknowledged it."""
+    """What was acknowledged must be known to whoever acknowledged it, and to the home region in the end."""
     for id, event in world.acknowledged.items():
         agent = world.agents[event.where]
-        if agent is None or event.what == "abort":
+        if agent is None or event.what in ("abort", "move_home"):
             continue
-        try:
-            _document(agent, event)
-        except NotFound:
-            yield f"{event.where} does not know {id} any more, which it acknowledged"
+        for keeper in (agent, world.home()):
+            try:
+                _document(keeper, event)
+            except NotFound:
+                yield f"{keeper.name} does not know {id} any more, which {event.where} acknowledged"
 
 
 def _document(agent: SimulatedAgent, event: Event) -> dict[str, Any]:
     """Raises NotFound."""
     if event.what == "promote":
         return agent.registry.promotion(event.id)
-    at_home = agent.rollback_leader
-    return at_home._store.read(event.id) if at_home is not None else agent.rollbacks._store.read(event.id)
+    at_home = agent.rollback_leader._store.find(event.id)
+    return agent.rollbacks._store.read(event.id) if at_home is None else at_home
 
 
 def _stuck(world: World) -> list[str]:
     """Promotions, rollbacks, rollouts and debts that have not come to an end, loops without progress."""
-    found = [f"{id} is still open at home" for id in world.open_orders()]
+    found = [f"{id} is still open at home" for id in world.open_orders()] + world.apart_on_home()
     for name, agent in world.agents.items():
         if agent is None:
             continue
@@ -94,7 +95,7 @@ def last_word(world: World, name: str, agent: SimulatedAgent) -> str | None:
     home = world.home().registry
     words = sorted(
         [*(("promotion", d) for d in home.promotions(limit=1000)), *(("rollback", d) for d in _home_rollbacks(world))],
-        key=lambda word: word[1]["ordered_at"],
+        key=lambda word: (*word[1]["ordered_in"].values(), word[1]["ordered_at"]),
     )
     outcomes = [(_arrival(agent, kind, d["id"]), _outcome(world, d, name)) for kind, d in words]
     for document in _regional(agent):
@@ -105,10 +106,8 @@ def last_word(world: World, name: str, agent: SimulatedAgent) -> str | None:
 
 
 def _home_rollbacks(world: World) -> list[dict[str, Any]]:
-    leader = world.home().rollback_leader
-    assert leader is not None
-    taken_here = [id for id, event in world.acknowledged.items() if event.what == "roll_back" and event.where == HOME]
-    return [d for d in leader._store.newest(limit=1000) if d["id"] in taken_here]
+    regional = {d["id"] for agent in world.agents.values() if agent is not None for d in _regional(agent)}
+    return [d for d in world.home().rollback_leader._store.newest(limit=1000) if d["id"] not in regional]
 
 
 def _regional(agent: SimulatedAgent) -> list[dict[str, Any]]:

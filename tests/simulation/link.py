@@ -61,14 +61,23 @@ class Link:
     async def get_rollout(self, id: str) -> dict[str, Any]:
         return await self._call("get_rollout", id)
 
-    async def revert_rollout(self, id: str, reason: str) -> dict[str, Any]:
-        return await self._call("revert_rollout", id, reason)
+    async def revert_rollout(self, id: str, reason: str, epoch: dict[str, Any] | None = None) -> dict[str, Any]:
+        return await self._call("revert_rollout", id, reason, epoch)
 
     async def put_region_rollback(self, id: str, order: dict[str, Any]) -> dict[str, Any]:
         return await self._call("put_region_rollback", id, order)
 
     async def report_rollback(self, id: str, report: dict[str, Any]) -> dict[str, Any]:
         return await self._call("report_rollback", id, report)
+
+    async def get_home(self) -> dict[str, Any]:
+        return await self._call("get_home")
+
+    async def tell_home(self, told: dict[str, Any]) -> dict[str, Any]:
+        return await self._call("tell_home", told)
+
+    async def handover(self) -> dict[str, Any]:
+        return await self._call("handover")
 
     async def peer_models(self) -> list[dict[str, Any]]:
         return await self._call("peer_models")

@@ -26,6 +26,8 @@ class Event:
     policy: dict[str, Any] = field(default_factory=dict)
     patient: bool = False
     """Whether a promotion is ordered again while another one is running."""
+    force: bool = False
+    """Whether a move of the lead leaves a home region behind that does not answer."""
     by_s: float = 0.0
     """By how much a wall clock is set."""
     share: float = 0.3
@@ -76,11 +78,13 @@ def draw_story(seed: int) -> Story:
 
 def _draw_order(rng: Random, number: int) -> Event:
     at = rng.uniform(1.0, _LASTS_S)
-    kind = rng.choice(("promotion", "promotion", "rollback", "regional", "abort"))
+    kind = rng.choice(("promotion", "promotion", "rollback", "regional", "abort", "move"))
     if kind == "promotion":
         return _draw_promotion(rng, number, at)
     if kind == "abort":
         return Event(at=at, what="abort")
+    if kind == "move":
+        return Event(at=at, what="move_home", where=rng.choice(NAMES), id=f"h-{number}", force=rng.random() < 0.5)
     target = rng.choice((None, None, "v1"))
     if kind == "regional":
         where = rng.choice(NAMES)

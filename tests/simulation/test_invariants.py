@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from serving.regions.acting import home
 from serving.regions.acting.promotion_leader import PromotionLeader
 from serving.regions.acting.rollout_worker import RolloutWorker
 from serving.regions.acting.serving_state import ServingState
@@ -16,6 +17,7 @@ from serving.regions.deciding.promotion_state import Promotion
 from serving.regions.deciding.rollout_decision import finish_replication
 from serving.regions.deciding.rollout_revert import weights_restored
 from serving.regions.deciding.rollout_state import Do, Rollout
+from serving.regions.registry.epochs import EpochStore
 from tests.simulation.simulation import simulate
 from tests.simulation.story import Event, Story
 from tests.simulation.world import World
@@ -23,6 +25,15 @@ from tests.simulation.world import World
 PROMOTION = Event(at=0.0, what="promote", id="p-0", release="v2")
 GOOD = Story(events=[PROMOTION])
 BAD_AT_LAST = Story(events=[PROMOTION], bad=frozenset({("v2", "three")}))
+TWO_HOMES = Story(
+    events=[
+        *(Event(at=6.0, what="cut", where="one", other=other, for_s=60.0) for other in ("two", "three")),
+        Event(at=8.0, what="move_home", where="two", id="h-1", force=True),
+        Event(at=20.0, what="promote", where="two", id="p-1", release="v3", regions=("two", "three"), patient=True),
+        Event(at=21.0, what="promote", where="one", id="p-2", release="v4"),
+    ]
+)
+"""The lead moves behind the back of a home region that is cut off, and both are given orders."""
 Plant = Callable[..., None]
 
 
@@ -39,7 +50,7 @@ def breaks(story: Story) -> str:
     return "\n".join(simulate(0, story))
 
 
-@pytest.mark.parametrize("story", [GOOD, BAD_AT_LAST], ids=["good", "bad at last"])
+@pytest.mark.parametrize("story", [GOOD, BAD_AT_LAST, TWO_HOMES], ids=["good", "bad at last", "two homes"])
 def test_without_a_planted_bug_nothing_is_broken(story: Story) -> None:
     assert simulate(0, story) == []
 
@@ -66,7 +77,7 @@ def test_an_order_that_is_forgotten_is_noticed(plant: Plant) -> None:
 
     plant(World, "kill", kill_and_forget)
     story = Story(events=[PROMOTION, Event(at=60.0, what="kill", where="one", for_s=5.0)])
-    assert "one does not know p-0 any more, which it acknowledged" in breaks(story)
+    assert "one does not know p-0 any more, which one acknowledged" in breaks(story)
 
 
 def test_a_rollout_that_nobody_goes_on_with_is_noticed(plant: Plant) -> None:
@@ -145,3 +156,20 @@ def test_a_loop_that_hangs_is_noticed(plant: Plant) -> None:
 
     plant(ServingState, "look_after", hang)
     assert "one: serving: no progress" in breaks(GOOD)
+
+
+def test_an_order_of_a_home_region_that_was_left_behind_is_noticed(plant: Plant) -> None:
+    plant(EpochStore, "admit", lambda *_, **__: None)
+    assert "\n".join(simulate(1, TWO_HOMES)) == "two serves v4, and the last word says v3"
+
+
+def test_orders_that_the_next_home_region_does_not_hear_of_are_noticed(plant: Plant) -> None:
+    plant(home, "merge_papers", lambda *_, **__: None)
+    assert "two does not know p-0 any more, which one acknowledged" in breaks(
+        Story(events=[PROMOTION, Event(at=40.0, what="move_home", where="two", id="h-1")])
+    )
+
+
+def test_two_regions_that_lead_are_noticed(plant: Plant) -> None:
+    plant(home.Home, "look_after", _nothing)
+    assert "one follows epoch 1 of one" in breaks(TWO_HOMES)

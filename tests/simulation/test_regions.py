@@ -65,3 +65,29 @@ def test_a_region_that_missed_a_rollback_owes_it_although_others_are_promoted() 
     everywhere = Event(at=22.0, what="roll_back", id="r-1", regions=None)
     elsewhere = Event(at=23.0, what="promote", id="p-1", release="v3", regions=("three", "one"), patient=True)
     assert simulate(0, Story(events=[held, stops, cut, everywhere, elsewhere])) == []
+
+
+@pytest.mark.parametrize("killed", ["one", "two"])
+@pytest.mark.parametrize("late_s", [0.01, 0.05, 0.2])
+def test_the_lead_moves_although_an_agent_dies_meanwhile(killed: str, late_s: float) -> None:
+    move = Event(at=8.0, what="move_home", where="two", id="h-1")
+    kill = Event(at=8.0 + late_s, what="kill", where=killed, for_s=20.0)
+    assert simulate(0, Story(events=[PROMOTION, move, kill])) == []
+
+
+def test_what_two_home_regions_took_behind_each_others_back_ends_alike_everywhere() -> None:
+    cuts = [Event(at=6.0, what="cut", where="one", other=other, for_s=60.0) for other in ("two", "three")]
+    move = Event(at=8.0, what="move_home", where="two", id="h-1", force=True)
+    left = Event(at=20.0, what="promote", where="one", id="p-1", release="v3", regions=("one",), patient=True)
+    right = Event(at=20.0, what="promote", where="two", id="p-2", release="v4", patient=True)
+    assert simulate(0, Story(events=[PROMOTION, *cuts, move, left, right])) == []
+
+
+def test_a_lead_that_moves_on_before_everybody_has_heard_of_it_is_followed_at_last() -> None:
+    cut = Event(at=0.0, what="cut", where="two", other="three", for_s=60.0)
+    moves = [Event(at=8.0, what="move_home", where="two", id="h-1")]
+    moves += [Event(at=9.0 + n, what="move_home", where=where, id=f"h-{where}", force=True) for n, where in _MOVES]
+    assert simulate(0, Story(events=[PROMOTION, cut, *moves])) == []
+
+
+_MOVES = [(0.0, "three"), (0.0, "one"), (4.0, "three")]

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any, Final
 
 from serving.bundle import Manifest, read_manifest
-from serving.errors import FlightpathError, PermanentError, RetryableError
+from serving.errors import Fenced, FlightpathError, PermanentError, RetryableError
 from serving.regions.acting.steady_clock import SteadyClock
 from serving.regions.deciding.promotion_state import RUNNING
 from serving.regions.places.topology import Region, Topology
@@ -170,21 +170,30 @@ class World:
                 return False
             if set(place.machine.running) != agent.serving.wanted():
                 return False
-        return not self.open_orders()
+        return not self.open_orders() and not self.apart_on_home()
+
+    def apart_on_home(self) -> list[str]:
+        """Regions that follow another epoch than the one that leads, or whose papers that one has not taken in."""
+        latest = self.home().epochs.present()
+        alive = {name: agent for name, agent in self.agents.items() if agent is not None}
+        found = [f"{name} follows {a.epochs.present()}" for name, a in alive.items() if a.epochs.present() != latest]
+        merged = self.home().home._merged
+        missing = [name for name in alive if name != latest.home and (latest, name) not in merged]
+        return [*found, *(f"{latest.home} has not merged what {name} knows" for name in missing)]
 
     def open_orders(self) -> list[str]:
         """Promotions and rollbacks that are running at home, or owe something; reports that home lacks."""
         home = self.home()
         found = [d for d in home.registry.promotions(limit=1000) if d["state"] == RUNNING or d["owed"] or d["watching"]]
-        assert home.rollback_leader is not None
         found += [{"id": id} for id in home.rollback_leader._open_orders()]
-        unreported = [a.regional_rollbacks._unreported() for n, a in self.agents.items() if a is not None and n != HOME]
+        unreported = [a.regional_rollbacks._unreported() for a in self.agents.values() if a is not None]
         return [*(str(d["id"]) for d in found), *(r.id for listed in unreported for r in listed)]
 
     def home(self) -> SimulatedAgent:
-        agent = self.agents[HOME]
-        assert agent is not None
-        return agent
+        """The agent that leads in the latest epoch that any agent follows; of a region without an agent, any other."""
+        alive = [agent for agent in self.agents.values() if agent is not None]
+        latest = max(agent.epochs.present() for agent in alive)
+        return self.agents[latest.home] or alive[0]
 
     async def close(self) -> None:
         starting = list(self._starting.values())
@@ -215,24 +224,38 @@ class World:
 
     async def abort(self, event: Event) -> None:
         """The newest promotion, if one is running at that moment."""
-        agent = self.agents[HOME]
-        if agent is not None and not self.places[HOME].database.away:
+        home = self._leading(HOME)
+        agent = self.agents[home]
+        if agent is not None and not self.places[home].database.away:
             running = [d["id"] for d in agent.registry.promotions() if d["state"] == RUNNING]
             for id in running:
                 await self._order(replace(event, id=f"abort {id}"), "abort_promotion", id)
 
-    async def _order(self, event: Event, call: str, *arguments: Any) -> None:
+    async def move_home(self, event: Event) -> None:
+        """To the region that the event names, whose agent is asked."""
+        await self._order(event, "take_home", follow=False, force=event.force)
+
+    def _leading(self, where: str) -> str:
+        """The region that leads, as the agent of this one says."""
+        agent = self.agents[where]
+        return where if agent is None or self.places[where].database.away else agent.epochs.present().home
+
+    async def _order(self, event: Event, call: str, *arguments: Any, follow: bool = True, **named: Any) -> None:
         ends = self._loop.time() + _PATIENCE_S
         while True:
             agent = self.agents[event.where]
             if agent is not None:
-                handling = agent.handle(call, *arguments)
+                handling = agent.handle(call, *arguments, **named)
                 await asyncio.wait({handling})
                 if not handling.cancelled():
                     failure = handling.exception()
                     if failure is None:
                         self.acknowledged[event.id] = event
                         return
+                    if isinstance(failure, Fenced) and follow:
+                        event = replace(event, where=self._leading(event.where))
+                        await asyncio.sleep(_RETRY_S)
+                        continue
                     refused = isinstance(failure, PermanentError)
                     if refused and not (event.patient and self._loop.time() < ends):
                         return

@@ -15,6 +15,7 @@ from serving.regions.acting.promotion_orders import PromotionOrders
 from serving.regions.deciding.promotion_state import read_promotion
 from serving.regions.deciding.timing import Timing
 from serving.regions.places.topology import Region, Topology
+from serving.regions.registry.epochs import Epoch
 from serving.regions.registry.registry import Event, Registry
 from serving.releases import Release, check_name
 from serving.store import ArtifactStore
@@ -112,6 +113,7 @@ class Home:
         self.orders = PromotionOrders(
             Topology(regions=regions, home_region="one", scorers=["tests.fakes.scorers:kind"], **folders),
             registry=self.registry,
+            require=lambda: Epoch(1, "one"),
             runtimes={},
             rollbacks=NoRollbacks(),
             leading=self.leader,

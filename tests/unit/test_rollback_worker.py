@@ -10,6 +10,7 @@ from serving.regions.acting.serving_state import ServingState
 from serving.regions.deciding.policy import PromotionPolicy
 from serving.regions.deciding.rollout_state import LIVE, Rollout, Server
 from serving.regions.places.topology import Region
+from serving.regions.registry.epochs import EpochStore
 from serving.regions.registry.registry import Event, LiveModel, Registry
 from serving.regions.servers.launcher import ServerStatus
 from serving.regions.servers.server_process import ServerSpec
@@ -55,6 +56,7 @@ async def test_a_rollout_of_before_gates_weighed_evidence_does_not_stand_in_the_
         launcher=NoServers(),
         serving=cast(ServingState, None),
         metrics=AgentMetrics(),
+        epochs=EpochStore(registry, "here"),
     )
     order = {"schema_version": 1, "model": "m", "release": None, "bad": "rel-2", "reason": "slow", "supersedes": []}
     part = await worker.put_region_rollback("back", order)

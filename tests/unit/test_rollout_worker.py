@@ -14,6 +14,7 @@ from serving.regions.deciding.policy import PromotionPolicy
 from serving.regions.deciding.rollout_state import CANARY, LIVE, Rollout
 from serving.regions.places.peers import Peers
 from serving.regions.places.topology import Region
+from serving.regions.registry.epochs import EpochStore
 from serving.regions.registry.registry import Event, LiveModel, Registry
 from serving.regions.servers.launcher import Launcher
 from tests.fakes.rollouts import make_release
@@ -34,6 +35,7 @@ class Here:
             serving=cast(ServingState, None),
             peers=cast(Peers, None),
             metrics=AgentMetrics(),
+            epochs=EpochStore(self.registry, "here"),
             clock=lambda: self.now,
         )
         self.registry.add_release(make_release("v1"))

@@ -17,7 +17,8 @@ from starlette.routing import Route
 
 from serving.asgi import parse_json_object, read_body
 from serving.credentials import bearer, same_token
-from serving.errors import Conflict, FlightpathError, InvalidInput, NotFound, Unauthorized
+from serving.errors import FlightpathError, InvalidInput, NotFound, Unauthorized
+from serving.regions.acting.home import Home
 from serving.regions.acting.metrics import AgentMetrics
 from serving.regions.acting.promotion_orders import OVERRIDE, PromotionOrders
 from serving.regions.acting.regional_rollbacks import RegionalRollbacks
@@ -47,17 +48,16 @@ class AgentApi:
     """The handlers and what they speak to."""
 
     region: str
-    home_region: str
-    home_url: str
+    home: Home
     tokens: Mapping[str, str]
     """Token of each role."""
     registry: Registry
     rollouts: RolloutWorker
     rollbacks: RollbackWorker
     serving: ServingState
-    promotions: PromotionOrders | None
-    """None in every region but the home region, and so is the next."""
-    rollback_leader: RollbackLeader | None
+    promotions: PromotionOrders
+    """Of the home region's agent, and so is the next."""
+    rollback_leader: RollbackLeader
     regional_rollbacks: RegionalRollbacks
     describe_region: Callable[[], dict[str, Any]]
     metrics: AgentMetrics
@@ -87,6 +87,10 @@ class AgentApi:
                 self._route("GET", "/v1/journal", self._get_journal, _READER),
                 self._route("GET", "/v1/override", self._get_override, ("operator",)),
                 self._route("PUT", "/v1/override", self._put_override, ("operator",)),
+                self._route("GET", "/v1/home", self._get_home, _READER),
+                self._route("PUT", "/v1/home", self._put_home, ("operator",)),
+                self._route("PUT", "/v1/peer/home", self._learn_home, ("peer",)),
+                self._route("GET", "/v1/peer/handover", self._hand_over, ("peer",)),
                 self._route("PUT", peer, self._put_rollout, ("peer",)),
                 self._route("GET", peer, self._get_rollout, ("peer",)),
                 self._route("DELETE", peer, self._revert_rollout, ("peer",)),
@@ -127,44 +131,40 @@ class AgentApi:
 
     # Promotions
 
-    def _home(self) -> PromotionOrders:
-        if self.promotions is None:
-            raise Conflict(
-                "promotions and rollbacks are led by the home region's agent",
-                got=self.region,
-                expected=f"{self.home_region} at {self.home_url}",
-            )
+    async def _led(self) -> PromotionOrders:
+        """Raises Fenced, which names the home region's agent, where this one does not lead."""
+        await self.registry.run(self.home.require)
         return self.promotions
 
     async def _put_promotion(self, request: Request) -> Response:
-        home, order = self._home(), await _body(request)
+        home, order = await self._led(), await _body(request)
         promotion, new = await home.order(request.path_params["id"], order, actor=request.state.actor)
         return JSONResponse(promotion, status_code=201 if new else 200)
 
     async def _get_promotion(self, request: Request) -> Response:
-        return JSONResponse(await self._home().show(request.path_params["id"]))
+        return JSONResponse(await (await self._led()).show(request.path_params["id"]))
 
     async def _abort_promotion(self, request: Request) -> Response:
-        return JSONResponse(await self._home().abort(request.path_params["id"], actor=request.state.actor))
+        return JSONResponse(await (await self._led()).abort(request.path_params["id"], actor=request.state.actor))
 
     async def _pause_promotion(self, request: Request) -> Response:
-        return JSONResponse(await self._home().pause(request.path_params["id"], actor=request.state.actor))
+        return JSONResponse(await (await self._led()).pause(request.path_params["id"], actor=request.state.actor))
 
     async def _resume_promotion(self, request: Request) -> Response:
-        return JSONResponse(await self._home().resume(request.path_params["id"], actor=request.state.actor))
+        return JSONResponse(await (await self._led()).resume(request.path_params["id"], actor=request.state.actor))
 
     async def _promote_now(self, request: Request) -> Response:
-        return JSONResponse(await self._home().promote(request.path_params["id"], actor=request.state.actor))
+        return JSONResponse(await (await self._led()).promote(request.path_params["id"], actor=request.state.actor))
 
     async def _retry_promotion(self, request: Request) -> Response:
-        promotion, new = await self._home().retry(request.path_params["id"], actor=request.state.actor)
+        promotion, new = await (await self._led()).retry(request.path_params["id"], actor=request.state.actor)
         return JSONResponse(promotion, status_code=201 if new else 200)
 
     async def _list_promotions(self, request: Request) -> Response:
-        return JSONResponse({"promotions": await self._home().newest(request.query_params.get("model"))})
+        return JSONResponse({"promotions": await (await self._led()).newest(request.query_params.get("model"))})
 
     async def _stream_events(self, request: Request) -> Response:
-        home, id = self._home(), request.path_params["id"]
+        home, id = await self._led(), request.path_params["id"]
         await home.show(id)
         since = _count("since", request.headers.get("last-event-id") or request.query_params.get("since", "0"))
         headers = {"cache-control": "no-store"}
@@ -181,7 +181,7 @@ class AgentApi:
             for entry in await self.registry.run(self.registry.events, since=since, kind="promotion", subject=id):
                 since, spoke = entry["seq"], loop.time()
                 yield f"id: {since}\nevent: {entry['kind']}\ndata: {json.dumps(entry)}\n\n"
-            if not running:
+            if not running or not await self.registry.run(lambda: self.home.leads):
                 return
             if loop.time() - spoke > _HEARTBEAT_S:
                 spoke = loop.time()
@@ -192,22 +192,41 @@ class AgentApi:
 
     async def _put_rollback(self, request: Request) -> Response:
         order = await _body(request)
-        taker = self.rollback_leader or self.regional_rollbacks
+        taker = await self._rollbacks()
         rollback, new = await taker.order(request.path_params["id"], order, actor=request.state.actor)
         return JSONResponse(rollback, status_code=201 if new else 200)
 
     async def _get_rollback(self, request: Request) -> Response:
-        return JSONResponse(await (self.rollback_leader or self.regional_rollbacks).show(request.path_params["id"]))
+        return JSONResponse(await (await self._rollbacks()).show(request.path_params["id"]))
 
     async def _list_rollbacks(self, request: Request) -> Response:
         model = request.query_params.get("model")
-        return JSONResponse({"rollbacks": await (self.rollback_leader or self.regional_rollbacks).newest(model)})
+        return JSONResponse({"rollbacks": await (await self._rollbacks()).newest(model)})
+
+    async def _rollbacks(self) -> RollbackLeader | RegionalRollbacks:
+        return self.rollback_leader if await self.registry.run(lambda: self.home.leads) else self.regional_rollbacks
 
     async def _take_report(self, request: Request) -> Response:
-        self._home()
-        assert self.rollback_leader is not None
         report = await _body(request)
-        return JSONResponse(await self.rollback_leader.take_report(request.path_params["id"], report))
+        return JSONResponse(await self.rollback_leader.report_rollback(request.path_params["id"], report))
+
+    # Which region leads
+
+    async def _get_home(self, request: Request) -> Response:
+        return JSONResponse(await self.home.show())
+
+    async def _put_home(self, request: Request) -> Response:
+        order = await _body(request)
+        force, reason = order.get("force", False), order.get("reason")
+        if set(order) - {"force", "reason"} or not isinstance(force, bool) or not isinstance(reason, str):
+            raise InvalidInput("order is malformed", got=order, expected='{"reason": str, "force": bool}')
+        return JSONResponse(await self.home.take(force=force, reason=reason, actor=request.state.actor))
+
+    async def _learn_home(self, request: Request) -> Response:
+        return JSONResponse(await self.home.learn(await _body(request)))
+
+    async def _hand_over(self, request: Request) -> Response:
+        return JSONResponse(await self.home.handover())
 
     # The region
 
@@ -244,7 +263,7 @@ class AgentApi:
     async def _revert_rollout(self, request: Request) -> Response:
         body = await _body(request)
         reason = str(body.get("reason") or "taken back by the home region")
-        return JSONResponse(await self.rollouts.revert_rollout(request.path_params["id"], reason))
+        return JSONResponse(await self.rollouts.revert_rollout(request.path_params["id"], reason, body.get("epoch")))
 
     async def _put_region_rollback(self, request: Request) -> Response:
         order = await _body(request)

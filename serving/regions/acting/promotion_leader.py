@@ -34,6 +34,7 @@ from serving.regions.deciding.promotion_state import (
     end,
     evidence_for,
     finish,
+    is_open,
     is_taken_back,
     unasked,
 )
@@ -77,7 +78,7 @@ class PromotionLeader(Leader):
         self._looked_at: dict[str, float] = {}
 
     def _open_orders(self) -> list[str]:
-        return [p.id for p in self._store.newest(None, limit=10_000) if _is_open(p)]
+        return [p.id for p in self._store.newest(None, limit=10_000) if is_open(p)]
 
     def lead(self, id: str) -> None:
         self._followed_at.setdefault(id, self._clock())
@@ -91,7 +92,7 @@ class PromotionLeader(Leader):
         while True:
             try:
                 promotion = await self._registry.run(self._store.find, id)
-                if promotion is None or not _is_open(promotion):
+                if promotion is None or not is_open(promotion):
                     return
                 if promotion.state == RUNNING:
                     await self._step(promotion.id)
@@ -260,7 +261,7 @@ class PromotionLeader(Leader):
         """Regions to be told now. A promotion that came later decides what a region serves: it is waited for, and what
         it put live is not taken back."""
         promotion = self._store.read(id)
-        later = [p for p in self._store.newest(promotion.release.model) if p.ordered_at > promotion.ordered_at]
+        later = [p for p in self._store.newest(promotion.release.model) if p.word > promotion.word]
         for region in promotion.owed:
             by = overtaken_by(region, later)
             if by is not None:
@@ -294,9 +295,7 @@ class PromotionLeader(Leader):
     def _end_watch(self, id: str) -> bool:
         """Whether a later promotion ends the watch."""
         promotion = self._store.read(id)
-        overtaken = any(
-            p.ordered_at > promotion.ordered_at for p in self._store.newest(promotion.release.model, limit=1)
-        )
+        overtaken = any(p.word > promotion.word for p in self._store.newest(promotion.release.model))
         if overtaken:
             self._store.save(replace(promotion, watching=False), [])
         return overtaken
@@ -317,10 +316,6 @@ class PromotionLeader(Leader):
             self._store.save(reopened, [f"{region} went back: {part['reason']}"], part)
         else:
             self._store.save(replace(noted, watching=is_watched(noted)), [])
-
-
-def _is_open(promotion: Promotion) -> bool:
-    return promotion.state == RUNNING or bool(promotion.owed) or promotion.watching
 
 
 def _rollout_order(promotion: Promotion, region: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from serving.regions.deciding.promotion_state import (
 )
 from serving.regions.deciding.rollout_state import ABORTED, LIVE
 from serving.regions.places.topology import Topology
+from serving.regions.registry.epochs import Epoch
 from serving.regions.registry.registry import Event, Registry
 from serving.regions.servers.commands import check_runtime
 from serving.releases import LONGEST_NAME, check_name
@@ -60,6 +61,7 @@ class PromotionOrders:
         topology: Topology,
         *,
         registry: Registry,
+        require: Callable[[], Epoch],
         runtimes: Mapping[str, list[str]],
         rollbacks: Rollbacks,
         leading: Leading,
@@ -68,6 +70,7 @@ class PromotionOrders:
     ) -> None:
         self._topology = topology
         self._registry = registry
+        self._require = require
         self._store = PromotionStore(registry)
         self._runtimes = runtimes
         self._rollbacks = rollbacks
@@ -100,6 +103,7 @@ class PromotionOrders:
             self._leading.lead(id)
 
     def _record(self, id: str, order: Order, actor: str, message: str) -> tuple[dict[str, Any], bool]:
+        epoch = self._require()
         self._refuse_when_frozen()
         self._rollbacks.refuse_promotion(order.release.model)
         now, attempt = self._clock(), 1 + self._attempts(order)
@@ -114,6 +118,7 @@ class PromotionOrders:
                 ordered_at=now,
                 actor=actor,
                 attempt=attempt,
+                ordered_in=epoch,
             ).to_json()
 
         detail = {"state": RUNNING, "region": None, "actor": actor}
@@ -183,6 +188,7 @@ class PromotionOrders:
         return await self._registry.run(self._abort, id, actor)
 
     def _abort(self, id: str, actor: str) -> dict[str, Any]:
+        self._require()
         promotion = self._store.read(id)
         if promotion.state == RUNNING and promotion.ending is None:
             reason = f"aborted by {actor}"
@@ -220,6 +226,7 @@ class PromotionOrders:
         return self._show(id)
 
     def _running(self, id: str, what: str) -> Promotion:
+        self._require()
         promotion = self._store.read(id)
         if promotion.state != RUNNING or promotion.ending is not None:
             raise Conflict(

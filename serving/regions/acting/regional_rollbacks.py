@@ -5,14 +5,16 @@ and is acknowledged once this region's registry has it. When it has ended it is 
 it in its registry too: there it stands as any other rollback.
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
-from serving.errors import Conflict
+from serving.errors import Conflict, Fenced
 from serving.regions.acting.rollback_leader import asked_release
 from serving.regions.acting.rollback_worker import RollbackWorker
 from serving.regions.deciding.rollback_order import Asked, read_asked, show_regional
 from serving.regions.deciding.rollback_state import Rollback, read_rollback
 from serving.regions.registry import schema
+from serving.regions.registry.epochs import EpochStore
 from serving.regions.registry.registry import Registry
 from serving.regions.registry.rollback_store import RollbackStore
 from serving.releases import check_name
@@ -30,18 +32,19 @@ class RegionalRollbacks:
     def __init__(
         self,
         region: str,
-        home_region: str,
         *,
         registry: Registry,
+        epochs: EpochStore,
         worker: RollbackWorker,
-        home: HomePort,
+        homes: Mapping[str, HomePort],
     ) -> None:
+        """`homes`: the agent of each region, this one's leader too: each may be the home region's."""
         self._region = region
-        self._home_region = home_region
         self._registry = registry
+        self._epochs = epochs
         self._store = RollbackStore(registry, schema.rollbacks)
         self._worker = worker
-        self._home = home
+        self._homes = homes
 
     async def order(self, id: str, raw: dict[str, Any], *, actor: str) -> tuple[dict[str, Any], bool]:
         """Take an order for this region, or find it again: its present state, and whether it is new.
@@ -50,16 +53,17 @@ class RegionalRollbacks:
         """
         check_name("rollback id", id)
         if raw.get("regions") != [self._region]:
-            raise Conflict(
+            home = (await self._registry.run(self._epochs.present)).home
+            raise Fenced(
                 "rollbacks of other regions are led by the home region's agent",
                 got=self._region,
-                expected=f'{self._home_region}, or "regions": ["{self._region}"] for this region alone',
+                expected=f'{home}, or "regions": ["{self._region}"] for this region alone',
             )
         asked = read_asked(raw, [self._region])
         known = await self._registry.run(self._store.find, id)
         if known is None:
             order = await self._registry.run(self._region_order, asked, actor)
-            await self._worker.put_region_rollback(id, order)
+            await self._worker.order_here(id, order)
         elif known["order"].get("asked") != asked.to_json():
             raise Conflict(f"rollback {id} was ordered with other content", got=raw, expected=known["order"])
         return await self.show(id), known is None
@@ -94,11 +98,15 @@ class RegionalRollbacks:
 
     async def report(self) -> None:
         """Tell the home agent what has ended here and it does not know yet; raises what the call raises."""
+        home = self._homes.get((await self._registry.run(self._epochs.present)).home)
+        if home is None:
+            # A region that joined later, of which this agent has not been told.
+            return
         for rollback in await self._registry.run(self._unreported):
             part = await self._worker.get_region_rollback(rollback.id)
             told = {name: rollback.order[name] for name in ("asked", "actor", "bad", "supersedes")}
             told |= {"region": self._region, "ordered_at": rollback.ordered_at, "part": part}
-            await self._home.report_rollback(rollback.id, told)
+            await home.report_rollback(rollback.id, told)
             await self._registry.run(self._worker.note_reported, rollback.id)
 
     def _unreported(self) -> list[Rollback]:

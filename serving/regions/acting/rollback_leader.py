@@ -8,13 +8,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from serving.errors import Conflict, FlightpathError, NotFound, PermanentError, Unreachable
 from serving.regions.acting.leader import Leader
 from serving.regions.acting.supervision import Complaints
 from serving.regions.deciding.promotion_state import RUNNING as PROMOTION_RUNNING
-from serving.regions.deciding.promotion_state import Promotion, read_promotion
+from serving.regions.deciding.promotion_state import Promotion, is_open, read_promotion
 from serving.regions.deciding.rollback_order import (
     RUNNING,
     Asked,
@@ -38,6 +39,7 @@ from serving.regions.places.peers import Peers
 from serving.regions.places.topology import Topology
 from serving.regions.registry import schema
 from serving.regions.registry.database import RegistryUnavailable
+from serving.regions.registry.epochs import Epoch
 from serving.regions.registry.registry import Event, Registry
 from serving.regions.registry.rollback_store import Ended, RollbackStore
 from serving.releases import check_name
@@ -57,8 +59,10 @@ class RollbackLeader(Leader):
     def __init__(
         self,
         topology: Topology,
+        region: str,
         *,
         registry: Registry,
+        require: Callable[[], Epoch],
         regions: Mapping[str, RollbackPort],
         peers: Peers,
         on_promotion_ended: Callable[[Promotion], None] = lambda promotion: None,
@@ -67,6 +71,8 @@ class RollbackLeader(Leader):
     ) -> None:
         super().__init__("rollback", registry=registry)
         self._topology = topology
+        self._region = region
+        self._require = require
         self._store = RollbackStore(registry, schema.rollback_orders)
         self._regions = regions
         self._peers = peers
@@ -91,18 +97,18 @@ class RollbackLeader(Leader):
             self.lead(id)
 
     def _take_order(self, id: str, asked: Asked, raw: dict[str, Any], actor: str) -> tuple[dict[str, Any], bool]:
-        known = self._store.find(id)
+        epoch, known = self._require(), self._store.find(id)
         if known is None:
-            self._accept(id, asked, actor)
+            self._accept(id, asked, actor, epoch)
         elif known["asked"] != asked.to_json():
             raise Conflict(f"rollback {id} was ordered with other content", got=raw, expected=known["asked"])
         return self._show(id), known is None
 
-    def _accept(self, id: str, asked: Asked, actor: str) -> None:
+    def _accept(self, id: str, asked: Asked, actor: str, epoch: Epoch) -> None:
         now = self._clock()
-        promotions = [p for p in map(read_promotion, self._registry.promotions(model=asked.model)) if _is_open(p)]
+        promotions = [p for p in map(read_promotion, self._registry.promotions(model=asked.model)) if is_open(p)]
         others = [read_rollback_order(document) for document in self._store.under_way(model=asked.model)]
-        order = self._make(id, asked, promotions, others, actor)
+        order = self._make(id, asked, promotions, others, actor, epoch)
         self._check_at_home(order, bool(promotions))
         by = f"rollback {id}: {asked.reason}"
         told = order.regions
@@ -125,7 +131,7 @@ class RollbackLeader(Leader):
             if promotion.reason == by:
                 self._on_promotion_ended(promotion)
 
-    async def take_report(self, id: str, raw: dict[str, Any]) -> dict[str, Any]:
+    async def report_rollback(self, id: str, raw: dict[str, Any]) -> dict[str, Any]:
         """Keep a rollback that a region took for itself and has ended; the same again changes nothing.
 
         Raises InvalidInput, or Conflict when another rollback has this id.
@@ -135,10 +141,11 @@ class RollbackLeader(Leader):
         return await self._registry.run(self._keep_report, order)
 
     def _keep_report(self, order: RollbackOrder) -> dict[str, Any]:
+        order = replace(order, ordered_in=self._require())
         known = self._store.find(order.id)
         if known is None:
             promotions = map(read_promotion, self._registry.promotions(model=order.model))
-            owing = [p for p in promotions if p.state != PROMOTION_RUNNING and _is_open(p)]
+            owing = [p for p in promotions if p.state != PROMOTION_RUNNING and is_open(p)]
             told = [forgive(promotion, told=order.regions) for promotion in owing]
             self._store.add(
                 order.id,
@@ -153,7 +160,13 @@ class RollbackLeader(Leader):
         return self._show(order.id)
 
     def _make(
-        self, id: str, asked: Asked, promotions: list[Promotion], others: list[RollbackOrder], actor: str
+        self,
+        id: str,
+        asked: Asked,
+        promotions: list[Promotion],
+        others: list[RollbackOrder],
+        actor: str,
+        epoch: Epoch,
     ) -> RollbackOrder:
         running = [p for p in promotions if p.state == PROMOTION_RUNNING]
         release = asked_release(self._registry, asked)
@@ -168,6 +181,7 @@ class RollbackLeader(Leader):
             regions=asked.regions or [region.name for region in self._topology.regions],
             ordered_at=self._clock(),
             actor=actor,
+            ordered_in=epoch,
         )
 
     def _served(self, model: str) -> list[tuple[int, str]]:
@@ -179,8 +193,8 @@ class RollbackLeader(Leader):
         return served
 
     def _check_at_home(self, order: RollbackOrder, ends_rollouts: bool) -> None:
-        """Refuse at once what the home region, which is asked like any other, would refuse."""
-        if self._topology.home_region not in order.regions:
+        """Refuse at once what this region, which is asked like any other, would refuse."""
+        if self._region not in order.regions:
             return
         live = self._registry.live(order.model)
         if live is None and order.asked["regions"] is None and self._served(order.model):
@@ -189,7 +203,13 @@ class RollbackLeader(Leader):
         find_target(read_region_order(region_order(order)), live, been_live=been_live, ends_rollouts=ends_rollouts)
 
     async def show(self, id: str) -> dict[str, Any]:
-        return await self._registry.run(self._show, id)
+        """Raises NotFound, or Fenced where this agent does not lead."""
+
+        def shown() -> dict[str, Any]:
+            self._require()
+            return self._show(id)
+
+        return await self._registry.run(shown)
 
     def _show(self, id: str) -> dict[str, Any]:
         return show_rollback_order(self._read(id))
@@ -331,10 +351,6 @@ def asked_release(registry: Registry, asked: Asked) -> str | None:
         known = ", ".join(registry.been_live(asked.model)[-10:])
         raise NotFound(f"unknown release of model {asked.model}", got=release, expected=known)
     return release
-
-
-def _is_open(promotion: Promotion) -> bool:
-    return promotion.state == PROMOTION_RUNNING or bool(promotion.owed) or promotion.watching
 
 
 def _event(order: RollbackOrder, message: str) -> Event:

@@ -38,6 +38,7 @@ from serving.regions.deciding.rollout_state import Rollout, Server
 from serving.regions.deciding.timing import DEFAULT_TIMING, Timing
 from serving.regions.places.topology import Region
 from serving.regions.registry import schema
+from serving.regions.registry.epochs import EpochStore
 from serving.regions.registry.registry import Event, LiveModel, Registry
 from serving.regions.registry.rollback_store import Ended, RollbackStore
 from serving.regions.servers.launcher import Launcher
@@ -66,6 +67,7 @@ class RollbackWorker(Worker):
         launcher: Launcher,
         serving: ServingState,
         metrics: AgentMetrics,
+        epochs: EpochStore,
         timing: Timing = DEFAULT_TIMING,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -76,26 +78,39 @@ class RollbackWorker(Worker):
         self._launcher = launcher
         self._serving = serving
         self._metrics = metrics
+        self._epochs = epochs
         self._clock = clock
         self._bad_answers: dict[str, _BadAnswers] = {}
 
     # What is asked of the region
 
     async def put_region_rollback(self, id: str, raw: dict[str, Any]) -> dict[str, Any]:
-        """Order a rollback; the same id and content answers the present state.
+        """Order a rollback in the home region's name; the same id and content answers the present state.
 
-        Raises InvalidInput, NotFound (the region does not run the model), or Conflict: other content under this
-        id, no version before, a release that was never live here, or an order that a newer one has superseded.
+        Raises InvalidInput, NotFound (the region does not run the model), or Conflict: an order of an earlier epoch,
+        other content under this id, no version before, a release that was never live here, or an order that a newer
+        one has superseded.
         """
+        content = {name: value for name, value in raw.items() if name != "epoch"}
+        return await self._put(id, content, lambda: self._epochs.admit(raw.get("epoch"), what=f"rollback {id}"))
+
+    async def order_here(self, id: str, raw: dict[str, Any]) -> dict[str, Any]:
+        """The same in the region's own name, whoever leads."""
+        return await self._put(id, raw, lambda: None)
+
+    async def _put(self, id: str, raw: dict[str, Any], admit: Callable[[], None]) -> dict[str, Any]:
         check_name("rollback id", id)
         order = read_region_order(raw)
         try:
-            return await self._registry.run(self._take_order, id, order, raw)
+            return await self._registry.run(self._take_order, id, order, raw, admit)
         finally:
             # A registry that did not answer may have committed it.
             self._work_on(order.model)
 
-    def _take_order(self, id: str, order: RegionOrder, raw: dict[str, Any]) -> dict[str, Any]:
+    def _take_order(
+        self, id: str, order: RegionOrder, raw: dict[str, Any], admit: Callable[[], None]
+    ) -> dict[str, Any]:
+        admit()
         known = self._store.find(id)
         if known is None:
             self._refuse_superseded(id, order.model)

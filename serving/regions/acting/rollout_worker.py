@@ -48,6 +48,7 @@ from serving.regions.deciding.timing import DEFAULT_TIMING, Timing
 from serving.regions.golden.check import Golden, Replay, check_golden, load_golden
 from serving.regions.places.peers import Peers
 from serving.regions.places.topology import Region
+from serving.regions.registry.epochs import FIRST, EpochStore
 from serving.regions.registry.registry import Event, Registry
 from serving.regions.servers.launcher import Launcher
 
@@ -69,6 +70,7 @@ class RolloutWorker(Worker):
         scoring: Scoring | None = None,
         credential: str = "",
         timing: Timing = DEFAULT_TIMING,
+        epochs: EpochStore,
         superseded_by: Callable[[str, str], str | None] = lambda id, model: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -79,6 +81,7 @@ class RolloutWorker(Worker):
         self._serving = serving
         self._peers = peers
         self._metrics = metrics
+        self._epochs = epochs
         self._superseded_by = superseded_by
         self._clock = clock
         self._scoring = scoring
@@ -111,13 +114,16 @@ class RolloutWorker(Worker):
         return shown
 
     def _take_order(self, id: str, ordered: Rollout, order: dict[str, Any]) -> dict[str, Any]:
+        self._epochs.admit(order.get("epoch"), what=f"rollout {id}")
         by = self._superseded_by(id, ordered.release.model)
         if by is not None and not self._knows(id):
             raise Conflict(f"rollout {id} comes too late", got=f"it was superseded by {by}", expected="a new promotion")
         event = Event(kind="rollout", subject=id, message="ordered", detail=self._detail(ordered))
-        if not self._registry.add_rollout(id, ordered.release, ordered.version, ordered.to_json(), event):
+        moved = self._epochs.present().number > FIRST
+        document = ordered.to_json()
+        if not self._registry.add_rollout(id, ordered.release, ordered.version, document, event, renumber=moved):
             known = self._read(id)
-            if (known.release, known.version, known.policy) != (ordered.release, ordered.version, ordered.policy):
+            if (known.release, known.policy) != (ordered.release, ordered.policy):
                 raise Conflict(f"rollout {id} was ordered with other content", got=order, expected="the same order")
             self._follow_order(known, ordered)
         return self._show(id)
@@ -146,13 +152,14 @@ class RolloutWorker(Worker):
     async def get_rollout(self, id: str) -> dict[str, Any]:
         return await self._registry.run(self._show, id)
 
-    async def revert_rollout(self, id: str, reason: str) -> dict[str, Any]:
+    async def revert_rollout(self, id: str, reason: str, epoch: dict[str, Any] | None = None) -> dict[str, Any]:
         """Take a rollout back, whatever state it is in: abort it, or put the version before back."""
-        shown = await self._registry.run(self._revert, id, reason)
+        shown = await self._registry.run(self._revert, id, reason, epoch)
         self._work_on(shown["model"])
         return shown
 
-    def _revert(self, id: str, reason: str) -> dict[str, Any]:
+    def _revert(self, id: str, reason: str, epoch: dict[str, Any] | None) -> dict[str, Any]:
+        self._epochs.admit(epoch, what=f"taking back rollout {id}")
         before = self._read(id)
         live = None if self._is_overtaken(before) else self._registry.live(before.release.model)
         after = request_revert(before, live, reason, self._clock())

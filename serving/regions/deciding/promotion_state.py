@@ -10,6 +10,7 @@ from typing import Any, Final
 from serving.errors import InvalidInput
 from serving.regions.deciding.policy import PromotionPolicy
 from serving.regions.deciding.rollout_state import ABORTED, QUEUED, ROLLED_BACK
+from serving.regions.registry.epochs import BEFORE_EPOCHS, Epoch, Word, read_epoch
 from serving.releases import Release
 
 RUNNING: Final = "running"
@@ -44,6 +45,12 @@ class Promotion:
     """Who decided that no more evidence is waited for."""
     watching: bool = False
     """Whether regions still hold the live version against the one before; they go back by themselves."""
+    ordered_in: Epoch = BEFORE_EPOCHS
+
+    @property
+    def word(self) -> Word:
+        """What orders it among all that were ever ordered for its model, by whichever home region."""
+        return self.ordered_in, self.ordered_at
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,7 +60,8 @@ def read_promotion(document: dict[str, Any]) -> Promotion:
     """The inverse of `Promotion.to_json`."""
     known = {name: value for name, value in document.items() if name in _KNOWN}
     release, policy = Release.from_json(document["release"]), PromotionPolicy.from_peer(document["policy"])
-    return Promotion(**{**known, "release": release, "policy": policy})
+    ordered_in = read_epoch(document["ordered_in"]) if "ordered_in" in document else BEFORE_EPOCHS
+    return Promotion(**{**known, "release": release, "policy": policy, "ordered_in": ordered_in})
 
 
 _KNOWN: Final = frozenset(entry.name for entry in fields(Promotion))
@@ -92,6 +100,11 @@ def read_order(raw: Any, known_regions: list[str]) -> Order:
         policy=PromotionPolicy.from_json(raw.get("policy", {})),
         regions=regions,
     )
+
+
+def is_open(promotion: Promotion) -> bool:
+    """Whether anybody has to be asked or told something."""
+    return promotion.state == RUNNING or bool(promotion.owed) or promotion.watching
 
 
 def is_taken_back(part: dict[str, Any]) -> bool:

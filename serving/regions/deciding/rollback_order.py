@@ -14,6 +14,7 @@ from serving.regions.deciding.promotion_state import Promotion
 from serving.regions.deciding.rollback_state import FAILED, LIVE, QUEUED, TERMINAL, Rollback
 from serving.regions.deciding.rollout_state import ABORTED, ROLLED_BACK
 from serving.regions.deciding.rollout_state import LIVE as PROMOTED
+from serving.regions.registry.epochs import BEFORE_EPOCHS, Epoch, Word, read_epoch
 from serving.releases import check_name
 
 RUNNING: Final = "running"
@@ -104,6 +105,12 @@ class RollbackOrder:
     """What each region last said."""
     owed: list[str] = field(default_factory=list)
     """Regions that did not answer in time; they are told as soon as they do."""
+    ordered_in: Epoch = BEFORE_EPOCHS
+
+    @property
+    def word(self) -> Word:
+        """As a promotion's."""
+        return self.ordered_in, self.ordered_at
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -116,7 +123,9 @@ class RollbackOrder:
 
 def read_rollback_order(document: dict[str, Any]) -> RollbackOrder:
     """The inverse of `RollbackOrder.to_json`."""
-    return RollbackOrder(**{name: value for name, value in document.items() if name in _KNOWN})
+    known = {name: value for name, value in document.items() if name in _KNOWN}
+    ordered_in = read_epoch(document["ordered_in"]) if "ordered_in" in document else BEFORE_EPOCHS
+    return RollbackOrder(**{**known, "ordered_in": ordered_in})
 
 
 _KNOWN: Final = frozenset(entry.name for entry in fields(RollbackOrder))

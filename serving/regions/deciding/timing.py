@@ -54,6 +54,8 @@ class Timing:
     """Between two questions to the other regions what they serve."""
     peers_timeout_s: float = 2.0
     """For their answer."""
+    home_poll_s: float = 5.0
+    """Between two questions to the other regions which one leads."""
     agent_timeout_s: float = 10.0
     """For an answer of another agent to an order."""
     gateway_timeout_s: float = 5.0

@@ -123,6 +123,23 @@ class AgentClient:
         """`{"frozen": bool, "reason": str | null}`: a frozen home region takes no new promotion."""
         return await self._object("PUT", "/v1/override", override)
 
+    # Which region leads (asking: any role but gateway; taking: role operator, at the agent that is to lead)
+
+    async def get_home(self) -> dict[str, Any]:
+        return await self._object("GET", "/v1/home")
+
+    async def take_home(self, *, reason: str, force: bool = False) -> dict[str, Any]:
+        """Let this agent's region lead; `force` leaves a home region behind that does not answer."""
+        return await self._object("PUT", "/v1/home", {"reason": reason, "force": force})
+
+    async def tell_home(self, told: dict[str, Any]) -> dict[str, Any]:
+        """`{"epoch", "actor", "reason"}`: who leads from now on (role peer, as the next)."""
+        return await self._object("PUT", "/v1/peer/home", told)
+
+    async def handover(self) -> dict[str, Any]:
+        """What the agent knows from when it led."""
+        return await self._object("GET", "/v1/peer/handover")
+
     # One region's part (role peer)
 
     async def put_rollout(self, id: str, order: dict[str, Any]) -> dict[str, Any]:
@@ -134,8 +151,9 @@ class AgentClient:
     async def abort_rollout(self, id: str, reason: str) -> dict[str, Any]:
         return await self._object("DELETE", f"/v1/peer/rollouts/{_part(id)}", {"reason": reason})
 
-    async def revert_rollout(self, id: str, reason: str) -> dict[str, Any]:
-        return await self._object("POST", f"/v1/peer/rollouts/{_part(id)}/revert", {"reason": reason})
+    async def revert_rollout(self, id: str, reason: str, epoch: dict[str, Any] | None = None) -> dict[str, Any]:
+        body = {"reason": reason, "epoch": epoch}
+        return await self._object("POST", f"/v1/peer/rollouts/{_part(id)}/revert", body)
 
     async def put_region_rollback(self, id: str, order: dict[str, Any]) -> dict[str, Any]:
         return await self._object("PUT", f"/v1/peer/rollbacks/{_part(id)}", order)

@@ -35,7 +35,7 @@ class Event:
     """An entry of the journal before it has its number."""
 
     kind: str
-    """`promotion` | `rollout` | `rollback` | `server` | `bundle` | `override`."""
+    """`promotion` | `rollout` | `rollback` | `server` | `bundle` | `override` | `home`."""
     subject: str
     """Id of the promotion, rollout or rollback, digest of the bundle, or the name of what changed."""
     message: str
@@ -126,12 +126,12 @@ class Registry:
         Raises Conflict when the id is known with other content, or the version belongs to another release.
         """
         with self.writing() as connection:
-            return _add_release(connection, release, version, self.clock())
+            return add_release(connection, release, version, self.clock())
 
     def releases(self) -> list[Release]:
         """All that were ever ordered here."""
         with self.reading() as connection:
-            return [_release(row) for row in connection.execute(sa.select(schema.releases))]
+            return [release_of(row) for row in connection.execute(sa.select(schema.releases))]
 
     def release(self, id: str) -> tuple[Release, int]:
         """A release and its version; raises NotFound."""
@@ -142,7 +142,7 @@ class Registry:
             row = connection.execute(sa.select(schema.releases).where(schema.releases.c.id == id)).one_or_none()
         if row is None:
             raise NotFound("unknown release", got=id, expected="a release of this region")
-        return _release(row), int(row.version)
+        return release_of(row), int(row.version)
 
     # What is live
 
@@ -204,14 +204,21 @@ class Registry:
 
     # Rollouts: this region's part of a promotion
 
-    def add_rollout(self, id: str, release: Release, version: int, document: dict[str, Any], event: Event) -> bool:
-        """Record an ordered rollout with its release; False when the id is there already."""
+    def add_rollout(
+        self, id: str, release: Release, version: int, document: dict[str, Any], event: Event, *, renumber: bool = False
+    ) -> bool:
+        """Record an ordered rollout with its release; False when the id is there already.
+
+        `renumber`: its version is the home region's word, and a release that has this number here gets another one.
+        """
         with self.writing() as connection:
             known = connection.execute(sa.select(schema.rollouts.c.id).where(schema.rollouts.c.id == id)).one_or_none()
             if known is not None:
                 return False
             now = self.clock()
-            _add_release(connection, release, version, now)
+            if renumber:
+                give_version(connection, release, version)
+            add_release(connection, release, version, now)
             connection.execute(
                 sa.insert(schema.rollouts).values(
                     id=id,
@@ -295,7 +302,7 @@ class Registry:
                     expected="none: order again when it has finished, or abort it",
                 )
             now = self.clock()
-            version = _add_release(connection, release, None, now)
+            version = add_release(connection, release, None, now)
             connection.execute(
                 sa.insert(table).values(
                     id=id,
@@ -371,20 +378,40 @@ class Registry:
             write_event(connection, event)
 
 
-def _add_release(connection: sa.Connection, release: Release, version: int | None, now: float) -> int:
+def give_version(connection: sa.Connection, release: Release, version: int) -> None:
+    """Make room for a release's number, which another one may have got from a home region that was cut off."""
+    table = schema.releases
+    mine = sa.and_(table.c.model == release.model, table.c.version == version)
+    holder = connection.execute(sa.select(table.c.id).where(mine)).scalar()
+    if holder == release.id:
+        return
+    if holder is not None:
+        free = next_version(connection, release.model)
+        connection.execute(sa.update(table).where(table.c.id == holder).values(version=free))
+        said = f"version {version} is {release.id}'s, as the home region numbers it; {holder} is version {free} here"
+        detail = {"model": release.model, "version": version, "release": release.id, "was": holder, "now": free}
+        write_event(connection, Event(kind="home", subject=release.model, message=said, detail=detail))
+    connection.execute(sa.update(table).where(table.c.id == release.id).values(version=version))
+
+
+def next_version(connection: sa.Connection, model: str) -> int:
+    newest = sa.select(sa.func.max(schema.releases.c.version)).where(schema.releases.c.model == model)
+    return int(connection.execute(newest).scalar() or 0) + 1
+
+
+def add_release(connection: sa.Connection, release: Release, version: int | None, now: float) -> int:
     table = schema.releases
     row = connection.execute(sa.select(table).where(table.c.id == release.id)).one_or_none()
     if row is not None:
-        if _release(row) != release or version not in (None, row.version):
+        if release_of(row) != release or version not in (None, row.version):
             raise Conflict(
                 f"release {release.id} is known with other content",
                 got=release.to_json() | {"version": version},
-                expected=_release(row).to_json() | {"version": row.version},
+                expected=release_of(row).to_json() | {"version": row.version},
             )
         return int(row.version)
     if version is None:
-        newest = connection.execute(sa.select(sa.func.max(table.c.version)).where(table.c.model == release.model))
-        version = int(newest.scalar() or 0) + 1
+        version = next_version(connection, release.model)
     values = release.to_json()
     values["digest"] = values.pop("bundle_digest")
     try:
@@ -398,7 +425,7 @@ def _add_release(connection: sa.Connection, release: Release, version: int | Non
     return version
 
 
-def _release(row: Any) -> Release:
+def release_of(row: Any) -> Release:
     return Release(
         id=row.id,
         model=row.model,

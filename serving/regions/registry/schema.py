@@ -8,7 +8,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The revision this code works with; a test holds it against the migrations."""
 
 metadata: Final = sa.MetaData()
@@ -110,6 +110,17 @@ journal: Final = sa.Table(
     # seq is never used twice, so that a reader's `since` keeps its meaning.
     sqlite_autoincrement=True,
 )
+
+epochs: Final = sa.Table(
+    "epochs",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("home", sa.String(128), primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("actor", sa.String(256), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+"""Which region led when, as far as this region has heard."""
 
 overrides: Final = sa.Table(
     "overrides",
