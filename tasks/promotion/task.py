@@ -5,7 +5,7 @@ import time
 
 from flytekit import current_context, task
 
-from serving.credentials import TokenFolder
+from serving.credentials import SentToken, TokenFolder
 from serving.errors import PermanentError
 from serving.regions.places.client import AgentClient
 from serving.regions.places.topology import Topology, load_topology
@@ -61,7 +61,7 @@ def retry_promotion(promotion_id: str) -> PromotionOutcome:
 
 def _agent(topology: Topology, region: str = "") -> AgentClient:
     """The home region's, or that of a region."""
-    token = TokenFolder(folder=topology.token_folder).read("promoter")
+    token = SentToken(TokenFolder(folder=topology.token_folder), "promoter")
     url = topology.region(region or topology.home_region).agent_url
     return AgentClient(url, token, on_behalf_of=present_actor())
 

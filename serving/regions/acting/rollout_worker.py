@@ -67,7 +67,7 @@ class RolloutWorker(Worker):
         peers: Peers,
         metrics: AgentMetrics,
         scoring: Scoring | None = None,
-        credential: str = "",
+        credential: Callable[[], str] = str,
         timing: Timing = DEFAULT_TIMING,
         superseded_by: Callable[[str, str], str | None] = lambda id, model: None,
         clock: Callable[[], float] = time.time,
