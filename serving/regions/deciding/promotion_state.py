@@ -52,7 +52,7 @@ class Promotion:
 def read_promotion(document: dict[str, Any]) -> Promotion:
     """The inverse of `Promotion.to_json`."""
     known = {name: value for name, value in document.items() if name in _KNOWN}
-    release, policy = Release.from_json(document["release"]), PromotionPolicy.from_peer(document["policy"])
+    release, policy = Release.from_document(document["release"]), PromotionPolicy.from_peer(document["policy"])
     return Promotion(**{**known, "release": release, "policy": policy})
 
 

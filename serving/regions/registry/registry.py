@@ -404,7 +404,7 @@ def _release(row: Any) -> Release:
         model=row.model,
         bundle_digest=row.digest,
         store_uri=row.store_uri,
-        runtime=RuntimeSpec(**row.runtime),
+        runtime=RuntimeSpec.from_document(row.runtime),
     )
 
 
