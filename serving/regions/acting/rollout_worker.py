@@ -365,7 +365,7 @@ class RolloutWorker(Worker):
 
     async def _launch_previous(self, rollout: Rollout, _: Do) -> None:
         if rollout.previous is not None:
-            await self._serving.prepare(rollout.previous)
+            await self._serving.prepare_again(rollout.previous)
             await self._serving.launch(rollout.previous, restart=True)
 
     async def _restore_weights(self, rollout: Rollout, _: Do) -> None:
