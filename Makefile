@@ -78,8 +78,8 @@ bench-terraform: $(READY) ## the Terraform driver against Terraform's own comman
 bench-gates: $(READY) ## false rollbacks and caught effects in simulated promotions, beside thresholds and Mann-Whitney (ARGS="--quick")
 	@$(PY) -m tests.bench.bench_gates $(ARGS)
 
-bench-regions: $(READY) ## a region's copy of a bundle against cp and sha256sum
-	@$(PY) -m tests.bench.bench_regions
+bench-regions: $(READY) ## a region's copies against cp and rclone, rollback without home, SIGSTOP (ARGS="lag rollback")
+	@$(PY) -m tests.bench.bench_regions $(ARGS)
 
 knobs: ## the tables of knobs in docs/api.md, from the code
 	@python3 .ci/knobs.py

@@ -1,4 +1,4 @@
-"""The command line: `flightpath up | down | status | demo | promotions | home`."""
+"""The command line: `flightpath up | down | status | demo | promotions | home | tokens | keys`."""
 
 import asyncio
 import signal
@@ -10,13 +10,15 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from flightpath import home, promotions
+from flightpath import credentials, home, promotions
 from serving.errors import FlightpathError
 from serving.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(promotions.app, name="promotions")
 app.add_typer(home.app, name="home")
+app.add_typer(credentials.tokens, name="tokens")
+app.add_typer(credentials.keys, name="keys")
 
 
 def _run(action: Callable[[], object]) -> None:

@@ -59,7 +59,7 @@ class CopyLimits:
     parallel_files: int = 4
     """Files side by side: enough to hide an object store's wait before each block."""
     block_bytes: int = 8 * 1024 * 1024
-    """Bytes read at once; a copy holds about two of them for each file under way."""
+    """Bytes read at once; a copy holds about two of them for each file under way, four where the store is distant."""
     bytes_per_s: float = 1e9
     """Bytes per second of all files together: leaves a fifth of a 10 Gbit/s network to the traffic."""
 

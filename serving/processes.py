@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -147,7 +147,9 @@ def read_records(folder: Path) -> list[ProcessRecord]:
     records = []
     for path in sorted(folder.glob("*.json")):
         try:
-            records.append(ProcessRecord(**json.loads(path.read_bytes())))
+            raw = json.loads(path.read_bytes())
+            # A younger supervisor's or agent's record may say more: its process is no less ours to adopt or to end.
+            records.append(ProcessRecord(**{f.name: raw[f.name] for f in fields(ProcessRecord) if f.name in raw}))
         except (ValueError, TypeError, FileNotFoundError):
             continue
     return records

@@ -1,7 +1,7 @@
 """What is released: a model's name, a bundle and the runtime that serves it."""
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from serving.errors import InvalidInput
@@ -43,6 +43,14 @@ class RuntimeSpec:
     def __post_init__(self) -> None:
         _check_arguments(self.arguments)
         _check_environment(self.environment)
+
+    @classmethod
+    def from_document(cls, raw: dict[str, Any]) -> "RuntimeSpec":
+        """As an agent of any age has kept it: what this one does not know is left out."""
+        return cls(**{name: value for name, value in raw.items() if name in _RUNTIME})
+
+
+_RUNTIME: Final = frozenset(entry.name for entry in fields(RuntimeSpec))
 
 
 def _check_arguments(arguments: object) -> None:
@@ -94,7 +102,25 @@ class Release:
 
     @classmethod
     def from_json(cls, raw: Any) -> "Release":
+        """As it is ordered, by a person or a peer. A field that is not known here decides what is served: it is refused
+        by its name instead of serving something else."""
+        if isinstance(raw, dict) and isinstance(raw.get("runtime"), dict):
+            unknown = sorted(set(raw) - _RELEASE) + sorted(f"runtime.{name}" for name in set(raw["runtime"]) - _RUNTIME)
+            if unknown:
+                expected = f"{', '.join(sorted(_RELEASE))}, or an agent as young as the one that ordered it"
+                raise InvalidInput(
+                    "release has fields that are not known here", got=", ".join(unknown), expected=expected
+                )
         try:
             return cls(**{**raw, "runtime": RuntimeSpec(**raw["runtime"])})
         except (TypeError, KeyError) as broken:
             raise InvalidInput("release is malformed", got=raw, expected="id, model, bundle_digest, …") from broken
+
+    @classmethod
+    def from_document(cls, raw: dict[str, Any]) -> "Release":
+        """As an agent of any age has kept it: what this one does not know is left out."""
+        known = {name: value for name, value in raw.items() if name in _RELEASE}
+        return cls(**{**known, "runtime": RuntimeSpec.from_document(raw["runtime"])})
+
+
+_RELEASE: Final = frozenset(entry.name for entry in fields(Release))

@@ -128,11 +128,12 @@ _BACKEND_TYPES: Final = {
 
 
 def parse_route(raw: Any, *, model: str) -> Route:
-    """A route for `model` from JSON; InvalidInput says which field does not hold."""
-    if isinstance(raw, dict) and "mirror_to" in raw:
-        # Saved by a gateway of before mirrors had shares: its agent sends the route anew.
-        raw = {name: value for name, value in raw.items() if name != "mirror_to"}
-    _check_fields("route", raw, _ROUTE_TYPES, optional={"reason": None, "mirror": None, "classes": []})
+    """A route for `model` from JSON; InvalidInput says which field does not hold.
+
+    Agent and gateway are replaced one after the other: fields of a younger one are left out, as are those that are gone
+    (`mirror_to` of before mirrors had shares). What an older one must not overlook gets a new schema_version.
+    """
+    raw = _read_fields("route", raw, _ROUTE_TYPES, optional={"reason", "mirror", "classes"})
     if raw["schema_version"] != SCHEMA_VERSION:
         raise InvalidInput("route has an unknown schema_version", got=raw["schema_version"], expected=SCHEMA_VERSION)
     if raw["model"] != model:
@@ -152,22 +153,23 @@ def parse_route(raw: Any, *, model: str) -> Route:
 
 
 def _parse_mirror(raw: Any) -> Mirror:
-    shares = {name: None for name in _MIRROR_TYPES if name.endswith("_share")}
-    _check_fields("mirror", raw, _MIRROR_TYPES, optional=shares)
-    return Mirror(**raw)
+    shares = {name for name in _MIRROR_TYPES if name.endswith("_share")}
+    return Mirror(**_read_fields("mirror", raw, _MIRROR_TYPES, optional=shares))
 
 
 def _parse_backend(raw: Any) -> Backend:
-    _check_fields("backend", raw, _BACKEND_TYPES, optional={})
-    return Backend(**raw)
+    return Backend(**_read_fields("backend", raw, _BACKEND_TYPES, optional=set()))
 
 
-def _check_fields(what: str, raw: Any, types: dict[str, Any], *, optional: dict[str, Any]) -> None:
+def _read_fields(what: str, raw: Any, types: dict[str, Any], *, optional: set[str]) -> dict[str, Any]:
+    """Those of `types` that are there, checked."""
     if not isinstance(raw, dict):
         raise InvalidInput(f"{what} is malformed", got=raw, expected="an object")
-    if set(raw) - set(types) or set(types) - set(optional) - set(raw):
+    if set(types) - optional - set(raw):
         raise InvalidInput(f"{what} has wrong fields", got=sorted(raw), expected=sorted(types))
-    for name, value in raw.items():
+    known = {name: value for name, value in raw.items() if name in types}
+    for name, value in known.items():
         # bool is an int to isinstance, but `weight: true` is a mistake.
         if not isinstance(value, types[name]) or (isinstance(value, bool) and types[name] is not bool):
             raise InvalidInput(f"{what} has a field of a wrong type", got={name: value}, expected=types[name])
+    return known

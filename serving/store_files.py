@@ -10,7 +10,9 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +35,8 @@ from serving.errors import (
 from serving.files import make_folders, sync_folder, write_atomically
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_AHEAD: Final = 2
+"""Blocks of a distant file that are asked for before they are needed."""
 _MOST_PARTS: Final = 9_000
 """S3 takes 10,000 parts of one object."""
 
@@ -132,10 +136,26 @@ class StoreFiles:
                     for at, count in _spans(start, end, block_bytes):
                         yield _whole(os.pread(descriptor, count, at), count, self.address(relative))
                 return
-            for at, count in _spans(start, end, block_bytes):
-                path = f"{self._root}/{relative}"
-                block = self._system.cat_file(path, start=at, end=at + count, **self._bounded())
+            yield from self._distant_blocks(relative, list(_spans(start, end, block_bytes)))
+
+    def _distant_blocks(self, relative: str, spans: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        """The next blocks are on their way while one is looked at: each costs a round trip before its first byte."""
+        path = f"{self._root}/{relative}"
+
+        def fetch(at: int, count: int) -> bytes:
+            return bytes(self._system.cat_file(path, start=at, end=at + count, **self._bounded()))
+
+        ahead = ThreadPoolExecutor(max_workers=_AHEAD, thread_name_prefix="block")
+        try:
+            coming = deque(ahead.submit(fetch, *span) for span in spans[:_AHEAD])
+            for number, (_, count) in enumerate(spans):
+                block = coming.popleft().result()
+                if number + _AHEAD < len(spans):
+                    coming.append(ahead.submit(fetch, *spans[number + _AHEAD]))
                 yield _whole(block, count, self.address(relative))
+        finally:
+            # Whoever stops early waits for none of them.
+            ahead.shutdown(wait=False, cancel_futures=True)
 
     def list(self) -> list[str]:
         """Every file below the folder, links and the like included."""

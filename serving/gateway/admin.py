@@ -4,7 +4,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from serving.asgi import Receive, Scope, Send, header, parse_json_object, read_body, respond_json
-from serving.credentials import TokenFolder, bearer, same_token
+from serving.credentials import TokenFolder, bearer
 from serving.errors import InvalidInput, NotFound, RetryableError, Unauthorized
 from serving.gateway.attempts import Books
 from serving.gateway.completion_mirror import PairStore
@@ -61,8 +61,7 @@ class Admin:
 
     def _authorize(self, scope: Scope) -> None:
         # Read at each call, so that a token which was replaced on disk is in force at once.
-        given = bearer(header(scope, b"authorization"))
-        if not given or not same_token(given, self._tokens.read("gateway")):
+        if not self._tokens.opens("gateway", bearer(header(scope, b"authorization"))):
             raise Unauthorized("admin calls need the gateway token", expected="Authorization: Bearer <gateway token>")
 
     def _refuse_while_frozen(self) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from serving.credentials import TokenFolder, hop_credential, same_token
+from serving.credentials import TokenFolder, among, hop_credential
 from serving.errors import FlightpathError
 
 HEADER: Final = "x-flightpath-credential"
@@ -17,7 +17,7 @@ _LOOK_AGAIN_S: Final = 1.0
 
 
 class Peers:
-    """The credential that all gateways and agents of one installation share."""
+    """The credential that all gateways and agents of one installation share; several while its token is exchanged."""
 
     def __init__(self, tokens: TokenFolder, *, region: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.pseudonym = f"flightpath-{region}"
@@ -26,7 +26,7 @@ class Peers:
         self._clock = clock
         self._look_at = float("-inf")
         self._seen: tuple[int, int, int] | None = None
-        self._credential: str | None = None
+        self._credentials: list[str] = []
 
     def credential(self) -> str | None:
         """What this gateway shows, None if it has nothing to show."""
@@ -34,18 +34,18 @@ class Peers:
         if now >= self._look_at:
             self._look_at = now + _LOOK_AGAIN_S
             self._look()
-        return self._credential
+        return self._credentials[0] if self._credentials else None
 
     def believes(self, shown: str | None) -> bool:
         """Whether a request comes from one of us. Compared in constant time; nothing shown opens nothing."""
-        expected = self.credential()
-        return bool(shown) and expected is not None and same_token(shown or "", expected)
+        return self.credential() is not None and among(shown or "", self._credentials)
 
     def _look(self) -> None:
         try:
             found = os.stat(self._tokens.path("peer"))
             seen = (found.st_mtime_ns, found.st_ino, found.st_size)
             if seen != self._seen:
-                self._credential, self._seen = hop_credential(self._tokens.read("peer")), seen
+                self._credentials = [hop_credential(token) for token in self._tokens.accepted("peer")]
+                self._seen = seen
         except (OSError, ValueError, FlightpathError):
-            self._credential, self._seen = None, None
+            self._credentials, self._seen = [], None

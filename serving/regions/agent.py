@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from serving import processes
-from serving.credentials import ROLES, TokenFolder, hop_credential
+from serving.credentials import ROLES, SentToken, TokenFolder, hop_credential
 from serving.errors import Conflict, FlightpathError
 from serving.files import sweep_writes
 from serving.regions.acting.agent_api import AgentApi
@@ -124,7 +124,7 @@ class Agent:
         self._stack.push_async_callback(self.loops.close)
         listener = self._stack.enter_context(self._bind())
         self._clock = self._given_clock or self._start_clock()
-        tokens = {role: TokenFolder(folder=self._topology.token_folder).read(role) for role in ROLES}
+        tokens = self._open_tokens()
         self.registry = await asyncio.to_thread(Registry, self.region.registry_url, clock=self._clock)
         self._stack.push_async_callback(self._close_registry)
         self._build(tokens)
@@ -142,6 +142,13 @@ class Agent:
         server = WebServer(self._api(tokens).app(), _LIMITS)
         await server.start(listener)
         self._stack.push_async_callback(server.drain)
+
+    def _open_tokens(self) -> TokenFolder:
+        """Raises NotFound where a role has none."""
+        tokens = TokenFolder(folder=self._topology.token_folder)
+        for role in ROLES:
+            tokens.read(role)
+        return tokens
 
     def _start_clock(self) -> SteadyClock:
         clock = SteadyClock(self.region.state_folder / "clock.json")
@@ -178,7 +185,8 @@ class Agent:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(in_own_thread(self.registry.close), self._timing.registry_close_s)
 
-    def _build(self, tokens: dict[str, str]) -> None:
+    def _build(self, tokens: TokenFolder) -> None:
+        as_peer = SentToken(tokens, "peer")
         region, others = self.region, [r for r in self._topology.regions if r.name != self.region.name]
         self.metrics = AgentMetrics()
         self.launcher = LocalLauncher(
@@ -188,8 +196,8 @@ class Agent:
             settings=self._launch,
             on_restart=self._note_restart,
         )
-        self.peers = Peers(others, tokens["peer"])
-        traffic = GatewayTraffic(region.gateway_url, tokens["gateway"])
+        self.peers = Peers(others, as_peer)
+        traffic = GatewayTraffic(region.gateway_url, SentToken(tokens, "gateway"))
         self.scoring = Scoring(traffic, timeout_s=self._timing.scorer_timeout_s)
         self._stack.push_async_callback(self.scoring.close)
         self.replicator = Replicator(
@@ -230,12 +238,12 @@ class Agent:
             peers=self.peers,
             metrics=self.metrics,
             scoring=self.scoring,
-            credential=hop_credential(tokens["peer"]),
+            credential=lambda: hop_credential(as_peer()),
             epochs=self.epochs,
             superseded_by=self.rollbacks.superseding_promotion,
             clock=self._clock,
         )
-        self._build_leaders({other.name: AgentClient(other.agent_url, tokens["peer"]) for other in others})
+        self._build_leaders({other.name: AgentClient(other.agent_url, as_peer) for other in others})
 
     def _build_leaders(self, clients: Mapping[str, AgentClient]) -> None:
         """What works only while this agent leads."""
@@ -295,7 +303,7 @@ class Agent:
             got = str(taken) if holder is None else f"pid {holder.pid} ({holder.name()})"
             raise Conflict(f"port {port} is taken", got=got, expected="a free port") from taken
 
-    def _api(self, tokens: dict[str, str]) -> AgentApi:
+    def _api(self, tokens: TokenFolder) -> AgentApi:
         return AgentApi(
             region=self.region.name,
             home=self.home,

@@ -5,7 +5,7 @@ import time
 
 from flytekit import current_context, task
 
-from serving.credentials import TokenFolder
+from serving.credentials import SentToken, TokenFolder
 from serving.errors import PermanentError
 from serving.regions.places.client import AgentClient
 from serving.regions.places.home_client import HomeClient
@@ -65,8 +65,8 @@ def _home(topology: Topology) -> AgentClient:
     return HomeClient(topology, _token(topology), on_behalf_of=present_actor())
 
 
-def _token(topology: Topology) -> str:
-    return TokenFolder(folder=topology.token_folder).read("promoter")
+def _token(topology: Topology) -> SentToken:
+    return SentToken(TokenFolder(folder=topology.token_folder), "promoter")
 
 
 def _rollback_id(model: str) -> str:

@@ -1,10 +1,10 @@
-"""What a region's copies cost: a bundle from a store to its working folder, verified and durable.
+"""What a region's copies cost, and how long its users meet what is bad: copies, lag, rollback without home, SIGSTOP.
 
-    python -m tests.bench.bench_regions
+    python -m tests.bench.bench_regions [copies lag distance rollback replacement]
 
-Peers in the same rounds, on the same disk: `cp` and then `sha256sum`, which is what the copy promises without being
-durable, and the same with the copy synced before it is read. Writes `build/bench/regions.json` and exits 1 if a bound
-is not met.
+Copies: peers in the same rounds, on the same disk: `cp` and then `sha256sum`, which is what the copy promises without
+being durable, and the same with the copy synced before it is read; over a distance, `rclone copy`. Writes
+`build/bench/regions.json` and exits 1 if a bound is not met.
 """
 
 import os
@@ -20,9 +20,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from serving.copying import CopyLimits, Pace, bring_bundle
 from serving.store import ArtifactStore, bundle_path
-from tests.bench.targets import Target, finish, hardware, judge
+from tests.bench.regions_copies import copy, measure_distance, measure_lag
+from tests.bench.regions_failures import measure_replacements, measure_rollbacks
+from tests.bench.targets import Target, finish, hardware, is_quiet, judge
 from tests.fakes.bundles import make_bundle
 
 ROUNDS: Final = 5
@@ -40,18 +41,6 @@ def make_store(root: Path) -> tuple[ArtifactStore, str]:
     store.put_bundle(root / "made")
     shutil.rmtree(root / "made")
     return store, digest
-
-
-def copy(store: ArtifactStore, digest: str, target: Path) -> None:
-    limits = CopyLimits()
-    bring_bundle(
-        digest,
-        target,
-        sources=[store.bundle(digest)],
-        staging=target.with_name("incoming"),
-        limits=limits,
-        pace=Pace(limits.bytes_per_s),
-    )
 
 
 def shell(script: str, source: Path, target: Path) -> None:
@@ -92,13 +81,26 @@ def compare(store: ArtifactStore, digest: str, root: Path) -> list[Target]:
     ]
 
 
+def measure_copies(root: Path) -> list[Target]:
+    # In a process of its own: making a bundle of this size takes memory that copying does not.
+    with ProcessPoolExecutor(max_workers=1) as maker:
+        store, digest = maker.submit(make_store, root).result()
+    return compare(store, digest, root)
+
+
 def main() -> int:
-    machine = hardware()
-    with tempfile.TemporaryDirectory() as folder:
-        # In a process of its own: making a bundle of this size takes memory that copying does not.
-        with ProcessPoolExecutor(max_workers=1) as maker:
-            store, digest = maker.submit(make_store, Path(folder)).result()
-        targets = compare(store, digest, Path(folder))
+    machine, judged = hardware(), is_quiet()
+    parts: dict[str, Callable[[Path], list[Target]]] = {
+        "copies": measure_copies,
+        "lag": lambda root: measure_lag(root, judged=judged),
+        "distance": measure_distance,
+        "rollback": lambda root: measure_rollbacks(root, judged=judged),
+        "replacement": measure_replacements,
+    }
+    targets: list[Target] = []
+    for name in sys.argv[1:] or parts:
+        with tempfile.TemporaryDirectory() as folder:
+            targets += parts[name](Path(folder).resolve())
     return finish("regions", machine, targets)
 
 

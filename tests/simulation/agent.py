@@ -94,7 +94,7 @@ class SimulatedAgent:
         others = [other for other in topology.regions if other.name != region.name]
         metrics = AgentMetrics()
         self.launcher = SimulatedLauncher(place.machine)
-        self.peers = Peers(others, "", timing=TIMING, connect=self._connect)
+        self.peers = Peers(others, str, timing=TIMING, connect=self._connect)
         self.serving = ServingState(
             region.name,
             **timed,

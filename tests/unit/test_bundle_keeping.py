@@ -44,7 +44,7 @@ async def test_what_is_live_or_stands_by_is_read_and_a_candidate_is_left_to_its_
     registry.set_live(live, EVENT)
     audit = NotedAudit()
     keeping = BundleKeeping(
-        cast(BundleAudit, audit), registry=registry, peers=Peers([], "token"), wanted=lambda: {"v2", "v3", "v4"}
+        cast(BundleAudit, audit), registry=registry, peers=Peers([], str), wanted=lambda: {"v2", "v3", "v4"}
     )
     await keeping.look_after()
     registry.close()

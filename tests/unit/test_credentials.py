@@ -5,9 +5,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from serving.credentials import ROLES, SigningKey, TokenFolder, bearer, same_token, trusted_keys
-from serving.errors import InvalidInput, NotFound
+from flightpath.cli import app
+from serving.credentials import (
+    ROLES,
+    SentToken,
+    SigningKey,
+    TokenFolder,
+    bearer,
+    retire_key,
+    same_token,
+    token_name,
+    trusted_keys,
+)
+from serving.errors import Conflict, InvalidInput, NotFound
 
 
 def test_every_role_has_its_own_token_of_mode_0600(tmp_path: Path) -> None:
@@ -50,6 +62,58 @@ def test_a_file_without_one_token_is_refused(tmp_path: Path, content: str) -> No
         tokens.read("operator")
 
 
+def test_a_token_is_exchanged_in_steps_that_may_be_repeated(tmp_path: Path) -> None:
+    tokens = TokenFolder(folder=tmp_path)
+    tokens.ensure()
+    old = tokens.read("peer")
+    name = tokens.add("peer")
+    assert tokens.read("peer") == old
+    new = tokens.accepted("peer")[1]
+    assert name == token_name(new)
+    assert name not in tokens.path("peer").read_text()
+    for _ in range(2):
+        tokens.send("peer", name)
+        assert tokens.accepted("peer") == [new, old]
+    assert tokens.opens("peer", old)
+    tokens.retire("peer", token_name(old))
+    assert tokens.accepted("peer") == [new]
+    assert not tokens.opens("peer", old)
+    assert stat.S_IMODE(tokens.path("peer").stat().st_mode) == 0o600
+
+
+def test_the_token_that_is_sent_is_not_retired_and_no_other_is_named(tmp_path: Path) -> None:
+    tokens = TokenFolder(folder=tmp_path)
+    tokens.ensure()
+    with pytest.raises(Conflict, match="is the one that is sent"):
+        tokens.retire("peer", token_name(tokens.read("peer")))
+    for step in (tokens.send, tokens.retire):
+        with pytest.raises(NotFound, match="no token of this name, got x"):
+            step("peer", "x")
+
+
+def test_lines_that_hold_no_token_open_nothing(tmp_path: Path) -> None:
+    tokens = TokenFolder(folder=tmp_path)
+    tokens.ensure()
+    tokens.path("peer").write_text("Authorization: Bearer \n\nAuthorization: Bearer a\na b\nAuthorization: Bearer c\n")
+    assert tokens.accepted("peer") == ["a", "c"]
+    assert not any(tokens.opens("peer", given) for given in ("", "b", "a b", "Bearer", "Authorization:"))
+
+
+def test_what_was_sent_is_sent_while_its_file_cannot_be_read(tmp_path: Path) -> None:
+    tokens = TokenFolder(folder=tmp_path)
+    tokens.ensure()
+    sent, token = SentToken(tokens, "peer"), tokens.read("peer")
+    for broken in (b"", b"\xff\xfe"):
+        tokens.path("peer").write_bytes(broken)
+        assert sent() == token
+        assert not tokens.opens("peer", token)
+    tokens.path("peer").unlink()
+    assert sent() == token
+    assert not tokens.opens("peer", token)
+    tokens.path("peer").write_text("Authorization: Bearer other\n")
+    assert sent() == "other"
+
+
 def test_an_empty_token_opens_nothing() -> None:
     assert not same_token(bearer(None), "")
     assert not same_token("x", "")
@@ -78,3 +142,42 @@ def test_a_signing_key_is_made_once_and_trusted(tmp_path: Path) -> None:
     assert first.key_id == second.key_id
     assert list(trusted_keys(tmp_path)) == [first.key_id]
     assert stat.S_IMODE((tmp_path / "signing.pem").stat().st_mode) == 0o600
+
+
+def test_a_new_signing_key_is_trusted_beside_the_one_of_before_until_that_retires(tmp_path: Path) -> None:
+    old = SigningKey.ensure(tmp_path)
+    new = SigningKey.replace(tmp_path)
+    assert SigningKey.ensure(tmp_path).key_id == new.key_id != old.key_id
+    assert set(trusted_keys(tmp_path)) == {old.key_id, new.key_id}
+    assert stat.S_IMODE((tmp_path / "signing.pem").stat().st_mode) == 0o600
+    retire_key(tmp_path, old.key_id)
+    assert list(trusted_keys(tmp_path)) == [new.key_id]
+
+
+def test_the_key_that_signs_is_not_retired_and_nothing_else_is_removed(tmp_path: Path) -> None:
+    key = SigningKey.ensure(tmp_path)
+    with pytest.raises(Conflict, match="is the one that signs"):
+        retire_key(tmp_path, key.key_id)
+    for id in ("../signing", "0" * 64, ""):
+        with pytest.raises(NotFound, match="no such trusted key"):
+            retire_key(tmp_path, id)
+    assert list(trusted_keys(tmp_path)) == [key.key_id]
+
+
+def test_the_command_line_exchanges_tokens_and_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLIGHTPATH_HOME", str(tmp_path))
+    tokens, run = TokenFolder(folder=tmp_path / "tokens"), CliRunner()
+    tokens.ensure()
+    old = token_name(tokens.read("peer"))
+    new = run.invoke(app, ["tokens", "add", "peer"]).stdout.strip()
+    assert run.invoke(app, ["tokens", "send", "peer", new]).exit_code == 0
+    assert run.invoke(app, ["tokens", "list", "peer"]).stdout == f"{new}  sent, accepted\n{old}  accepted\n"
+    assert run.invoke(app, ["tokens", "retire", "peer", old]).exit_code == 0
+    assert isinstance(run.invoke(app, ["tokens", "retire", "peer", new]).exception, Conflict)
+
+    first = SigningKey.ensure(tmp_path / "keys").key_id
+    second = run.invoke(app, ["keys", "replace"]).stdout.strip()
+    listed = {f"{second}  signs, trusted", f"{first}  trusted"}
+    assert set(run.invoke(app, ["keys", "list"]).stdout.splitlines()) == listed
+    assert run.invoke(app, ["keys", "retire", first]).exit_code == 0
+    assert list(trusted_keys(tmp_path / "keys")) == [second]

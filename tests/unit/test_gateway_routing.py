@@ -74,7 +74,6 @@ def test_backends_of_weight_0_alone_serve_nobody() -> None:
         ({"mirror": {"candidate": "a"}}, "mirror has wrong fields"),
         ({"mirror": "a"}, "wrong type"),
         ({"classes": [1]}, "classes is malformed"),
-        ({"unknown": 1}, "wrong fields"),
         ({"backends": [local("a", 1), local("a", 2)]}, "names a backend twice"),
         ({"backends": [local("a", 101)]}, "weight of a is out of range, got 101, expected 0 to 100"),
         ({"backends": [{**local("a", 1), "weight": True}]}, "wrong type"),
@@ -89,6 +88,13 @@ def test_backends_of_weight_0_alone_serve_nobody() -> None:
 def test_a_route_that_does_not_hold_is_refused(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InvalidInput, match=complaint):
         parse_route({**route(), **change}, model="digits")
+
+
+def test_fields_of_a_younger_agent_or_gateway_are_left_out() -> None:
+    document = route(local("a", 1), local("b", 1), mirror=mirror("b", "a"))
+    younger = {**document, "new": 1, "mirror": {**document["mirror"], "new": 1}}
+    younger["backends"] = [{**backend, "new": 1} for backend in document["backends"]]
+    assert parse_route(younger, model="digits").to_json() == document
 
 
 def test_a_route_survives_json() -> None:

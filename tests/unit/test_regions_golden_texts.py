@@ -155,7 +155,7 @@ async def test_golden_texts_are_replayed_as_short_streams(tmp_path: Path) -> Non
     golden = load(tmp_path, make_golden())
     assert golden is not None
     async with serving(fake) as url:
-        await Replay(golden, url, "m", credential="shown").send(3)
+        await Replay(golden, url, "m", credential=lambda: "shown").send(3)
     prompts = [body["prompt"] for body in fake.replayed]
     assert sorted(prompts) == sorted([TEXTS[0], TEXTS[1], TEXTS[0]])
     assert {(body["model"], body["max_tokens"], body["stream"]) for body in fake.replayed} == {("m", 4, True)}

@@ -82,7 +82,7 @@ async def test_a_region_that_stands_still_reads_no_rows_and_asks_its_gateway_onc
         registry=registry,
         launcher=ReadyServers(),
         traffic=cast(GatewayTraffic, gateway),
-        peers=Peers([], "token"),
+        peers=Peers([], str),
         replicator=replicator,
         clock=lambda: now,
     )

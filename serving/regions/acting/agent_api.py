@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from serving.asgi import parse_json_object, read_body
-from serving.credentials import bearer, same_token
+from serving.credentials import TokenFolder, bearer
 from serving.errors import FlightpathError, InvalidInput, NotFound, Unauthorized
 from serving.regions.acting.home import Home
 from serving.regions.acting.metrics import AgentMetrics
@@ -49,8 +49,8 @@ class AgentApi:
 
     region: str
     home: Home
-    tokens: Mapping[str, str]
-    """Token of each role."""
+    tokens: TokenFolder
+    """Read at each call, so that a token which was replaced on disk is in force at once."""
     registry: Registry
     rollouts: RolloutWorker
     rollbacks: RollbackWorker
@@ -123,7 +123,7 @@ class AgentApi:
         """Who asks: the token's role, and for whom its holder says to speak."""
         given = bearer(request.headers.get("authorization"))
         # Every token is compared, so that the time taken tells nothing about which role came close.
-        matches = [role for role in roles if same_token(given, self.tokens[role])]
+        matches = [role for role in roles if self.tokens.opens(role, given)]
         if not matches:
             got = "another token" if given else "no token"
             raise Unauthorized("this call needs a token", got=got, expected=f"a token of role {' or '.join(roles)}")

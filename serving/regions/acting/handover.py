@@ -91,7 +91,7 @@ class _Merge:
 
     def take(self, papers: dict[str, Any]) -> None:
         for entry in sorted(papers["releases"], key=lambda entry: int(entry["version"])):
-            self._take_release(Release.from_json(entry["release"]), int(entry["version"]))
+            self._take_release(Release.from_document(entry["release"]), int(entry["version"]))
         promotions = sorted(map(read_promotion, papers["promotions"]), key=lambda p: p.word)
         rollbacks = sorted(map(read_rollback_order, papers["rollbacks"]), key=lambda order: order.word)
         if self._wins:

@@ -4,6 +4,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
+from serving.errors import FlightpathError, PermanentError, Unauthorized
 from serving.regions.registry.registry import Registry
 
 
@@ -41,3 +42,9 @@ class Leader(ABC):
         task = asyncio.create_task(self._lead_to_the_end(id), name=f"{self._kind} {id}")
         self._leaders[id] = task
         task.add_done_callback(lambda _: self._leaders.pop(id, None))
+
+
+def refuses(failure: FlightpathError) -> bool:
+    """Whether a region says no to an order. One that does not know our token has not looked at it: tokens are exchanged
+    region by region, and it is asked again like one that is away."""
+    return isinstance(failure, PermanentError) and not isinstance(failure, Unauthorized)

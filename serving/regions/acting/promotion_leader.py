@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from serving.errors import FlightpathError, NotFound, PermanentError, Unreachable
-from serving.regions.acting.leader import Leader
+from serving.errors import FlightpathError, NotFound, Unreachable
+from serving.regions.acting.leader import Leader, refuses
 from serving.regions.acting.metrics import AgentMetrics
 from serving.regions.acting.promotion_store import PromotionStore
 from serving.regions.acting.supervision import Complaints
@@ -342,7 +342,7 @@ def _with_part(promotion: Promotion, part: dict[str, Any]) -> Promotion:
 def _is_refusal(part: dict[str, Any], failure: FlightpathError) -> bool:
     """Whether the region holds nothing of the promotion; once it has taken the order, only its own word counts."""
     never_taken = part["started_at"] is None
-    return isinstance(failure, NotFound) or (never_taken and isinstance(failure, PermanentError))
+    return isinstance(failure, NotFound) or (never_taken and refuses(failure))
 
 
 def _moves(part: dict[str, Any], move: Move) -> bool:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from serving.errors import Conflict, FlightpathError, NotFound, PermanentError, Unreachable
-from serving.regions.acting.leader import Leader
+from serving.errors import Conflict, FlightpathError, NotFound, Unreachable
+from serving.regions.acting.leader import Leader, refuses
 from serving.regions.acting.supervision import Complaints
 from serving.regions.deciding.promotion_state import RUNNING as PROMOTION_RUNNING
 from serving.regions.deciding.promotion_state import Promotion, is_open, read_promotion
@@ -278,11 +278,11 @@ class RollbackLeader(Leader):
         since = self._clock() if stalled_since is None else stalled_since
         try:
             part = await self._regions[region].put_region_rollback(order.id, region_order(order))
-        except PermanentError as refusal:
-            await self._registry.run(self._note_refusal, order.id, region, refusal)
-            return None
-        except FlightpathError as silence:
-            await asyncio.sleep(await self._registry.run(self._bear_silence, order.id, region, since, silence))
+        except FlightpathError as failure:
+            if refuses(failure):
+                await self._registry.run(self._note_refusal, order.id, region, failure)
+                return None
+            await asyncio.sleep(await self._registry.run(self._bear_silence, order.id, region, since, failure))
             return since
         if part["state"] == SWITCHING and self._clock() - since > self._timing.rollback_patience_s:
             stalled = Unreachable("its gateway has not taken the weights")

@@ -261,7 +261,7 @@ class RollbackWorker(Worker):
 
     async def _act(self, rollback: Rollback, act: Act) -> None:
         if act is Act.LAUNCH and rollback.release is not None:
-            await self._serving.prepare(rollback.release)
+            await self._serving.prepare_again(rollback.release)
             await self._serving.launch(rollback.release, restart=True)
         elif act is Act.SHIFT_WEIGHTS:
             await self._serving.push(rollback.model)

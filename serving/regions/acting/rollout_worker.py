@@ -68,7 +68,7 @@ class RolloutWorker(Worker):
         peers: Peers,
         metrics: AgentMetrics,
         scoring: Scoring | None = None,
-        credential: str = "",
+        credential: Callable[[], str] = str,
         timing: Timing = DEFAULT_TIMING,
         epochs: EpochStore,
         superseded_by: Callable[[str, str], str | None] = lambda id, model: None,
@@ -372,7 +372,7 @@ class RolloutWorker(Worker):
 
     async def _launch_previous(self, rollout: Rollout, _: Do) -> None:
         if rollout.previous is not None:
-            await self._serving.prepare(rollout.previous)
+            await self._serving.prepare_again(rollout.previous)
             await self._serving.launch(rollout.previous, restart=True)
 
     async def _restore_weights(self, rollout: Rollout, _: Do) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from serving.bundle import Manifest, read_manifest
 from serving.counters import Snapshot
-from serving.errors import FlightpathError, Unreachable
+from serving.errors import FlightpathError, Unreachable, UntrustedBundle
 from serving.regions.acting.threads import InThread, in_own_thread
 from serving.regions.deciding.recent import RecentCounts
 from serving.regions.deciding.rollout_document import read_rollout
@@ -106,6 +106,15 @@ class ServingState:
             # A caller that was cancelled waits no longer; the copy stops at its next block.
             cancelled.set()
 
+    async def prepare_again(self, release_id: str) -> None:
+        """The same for a release that was live here: its digest was verified then, and says what it is when its key has
+        retired. Without it nobody could go back to what the old key signed."""
+        try:
+            await self.prepare(release_id)
+        except UntrustedBundle:
+            release, _ = await self._registry.run(self._registry.release, release_id)
+            await self._heal_bundle(release)
+
     async def launch(self, release_id: str, *, restart: bool) -> None:
         await self._launcher.ensure(await self._registry.run(self.spec, release_id), restart=restart)
 
@@ -161,7 +170,7 @@ class ServingState:
 
     async def _bring_back(self, spec: ServerSpec) -> None:
         try:
-            await self.prepare(spec.name)
+            await self.prepare_again(spec.name)
             await self._launcher.ensure(spec, restart=True)
         except FlightpathError as failure:
             logger.error("live release %s cannot be served: %s", spec.name, failure)

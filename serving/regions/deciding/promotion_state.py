@@ -59,7 +59,7 @@ class Promotion:
 def read_promotion(document: dict[str, Any]) -> Promotion:
     """The inverse of `Promotion.to_json`."""
     known = {name: value for name, value in document.items() if name in _KNOWN}
-    release, policy = Release.from_json(document["release"]), PromotionPolicy.from_peer(document["policy"])
+    release, policy = Release.from_document(document["release"]), PromotionPolicy.from_peer(document["policy"])
     ordered_in = read_epoch(document["ordered_in"]) if "ordered_in" in document else BEFORE_EPOCHS
     return Promotion(**{**known, "release": release, "policy": policy, "ordered_in": ordered_in})
 

@@ -14,26 +14,27 @@ from serving.regions.deciding.policy import PromotionPolicy
 from serving.regions.deciding.rollout_state import Rollout, Step
 from serving.releases import Release
 
-_KNOWN: Final = frozenset(entry.name for entry in fields(Rollout))
-
 
 def read_rollout(document: dict[str, Any]) -> Rollout:
     """The inverse of `Rollout.to_json`."""
-    known = {name: value for name, value in document.items() if name in _KNOWN}
     return Rollout(
         **{
-            **known,
-            "release": Release.from_json(document["release"]),
+            **_known(Rollout, document),
+            "release": Release.from_document(document["release"]),
             "policy": PromotionPolicy.from_peer(document["policy"]),
             "baseline": _snapshot(document["baseline"]),
             "opening": _snapshot(document.get("opening")),
             "recorded": _recorded(document.get("recorded")),
-            "scores": Scores(**document.get("scores", {})),
+            "scores": Scores(**_known(Scores, document.get("scores", {}))),
             "earlier": read_windows(document.get("earlier", [])),
             "evidence": read_windows(document.get("evidence", [])),
             "steps": [_step(step) for step in document["steps"]],
         }
     )
+
+
+def _known(kind: Any, raw: dict[str, Any]) -> dict[str, Any]:
+    return {entry.name: raw[entry.name] for entry in fields(kind) if entry.name in raw}
 
 
 def _snapshot(raw: dict[str, Any] | None) -> Snapshot | None:
@@ -53,7 +54,7 @@ def _recorded(raw: dict[str, Any] | None) -> Counters | None:
 
 
 def _step(raw: dict[str, Any]) -> Step:
-    return Step(**{**raw, "gates": [GateResult.from_json(gate) for gate in raw["gates"]]})
+    return Step(**{**_known(Step, raw), "gates": [GateResult.from_json(gate) for gate in raw["gates"]]})
 
 
 def read_windows(raw: Any) -> list[Window]:

@@ -6,7 +6,7 @@ What the samples are and how answers are judged is the kind's own affair: labell
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -67,9 +67,10 @@ async def check_golden(golden: Golden | None, url: str, model: str, policy: Prom
 class Replay:
     """Golden samples as users' requests through a region's gateway, marked synthetic and at a bounded rate."""
 
-    def __init__(self, golden: Golden, gateway_url: str, model: str, *, credential: str) -> None:
-        """`credential` shows the gateway that an agent replays: without it the mark of a replay is not believed."""
-        self._headers = {"x-flightpath-synthetic": "1", "x-flightpath-credential": credential}
+    def __init__(self, golden: Golden, gateway_url: str, model: str, *, credential: Callable[[], str]) -> None:
+        """`credential` shows the gateway that an agent replays: without it the mark of a replay is not believed, and
+        it would count as a user's. It is asked each time: its token may be exchanged meanwhile."""
+        self._credential = credential
         self._requests: Iterator[tuple[str, dict[str, Any]]] = itertools.cycle(golden.requests(model))
         self._base = gateway_url.rstrip("/")
         self._per_s = golden.replay_per_s
@@ -78,9 +79,8 @@ class Replay:
         """Send `requests`, or as many as the rate allows in `at_most_s`; the gates judge what they are answered."""
         left = min(requests, round(self._per_s * at_most_s))
         loop = asyncio.get_running_loop()
-        async with aiohttp.ClientSession(
-            headers=self._headers, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)
-        ) as session:
+        marks = {"x-flightpath-synthetic": "1", "x-flightpath-credential": self._credential()}
+        async with aiohttp.ClientSession(headers=marks, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session:
             while left > 0:
                 wave, left, began = min(left, _CONCURRENCY), left - _CONCURRENCY, loop.time()
                 await asyncio.gather(*(self._send_one(session) for _ in range(wave)))

@@ -5,7 +5,7 @@ event loop. An error answer becomes the FlightpathError it was made from; no ans
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -26,13 +26,23 @@ class AgentClient:
     """
 
     def __init__(
-        self, base_url: str, token: str, *, timeout_s: float = DEFAULT_TIMING.agent_timeout_s, on_behalf_of: str = ""
+        self,
+        base_url: str,
+        token: str | Callable[[], str],
+        *,
+        timeout_s: float = DEFAULT_TIMING.agent_timeout_s,
+        on_behalf_of: str = "",
     ) -> None:
+        """`token` is asked at each call, where it may be another one next time."""
         self.base_url = base_url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {token}"}
-        if on_behalf_of:
-            self._headers[ON_BEHALF_OF] = on_behalf_of
+        self._token = token
+        self._on_behalf_of = {ON_BEHALF_OF: on_behalf_of} if on_behalf_of else {}
         self._timeout_s = timeout_s
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        token = self._token if isinstance(self._token, str) else self._token()
+        return {"Authorization": f"Bearer {token}", **self._on_behalf_of}
 
     # Promotions (role promoter or operator; at the home region's agent)
 

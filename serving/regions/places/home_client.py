@@ -1,7 +1,7 @@
 """The home region's agent, whichever region that is: the lead moves by an operator's order."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from serving.errors import Fenced, FlightpathError, Unreachable
@@ -23,7 +23,7 @@ class HomeClient(AgentClient):
     def __init__(
         self,
         topology: Topology,
-        token: str,
+        token: str | Callable[[], str],
         *,
         timeout_s: float = DEFAULT_TIMING.agent_timeout_s,
         on_behalf_of: str = "",

@@ -42,7 +42,7 @@ class Peers:
     def __init__(
         self,
         regions: list[Region],
-        token: str,
+        token: Callable[[], str],
         *,
         timing: Timing = DEFAULT_TIMING,
         connect: Callable[..., PeerPort] = AgentClient,

@@ -431,7 +431,7 @@ def release_of(row: Any) -> Release:
         model=row.model,
         bundle_digest=row.digest,
         store_uri=row.store_uri,
-        runtime=RuntimeSpec(**row.runtime),
+        runtime=RuntimeSpec.from_document(row.runtime),
     )
 
 

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -48,7 +48,10 @@ class ServerSpec:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
-        return cls(**{**raw, "bundle": Path(raw["bundle"]), "runtime": RuntimeSpec(**raw["runtime"])})
+        """As an agent of any age has kept it: what this one does not know is left out."""
+        known = {entry.name: raw[entry.name] for entry in fields(cls) if entry.name in raw}
+        runtime = RuntimeSpec.from_document(raw["runtime"])
+        return cls(**{**known, "bundle": Path(raw["bundle"]), "runtime": runtime})
 
 
 def minimal_environment(extra: Mapping[str, str], source: Mapping[str, str]) -> dict[str, str]:

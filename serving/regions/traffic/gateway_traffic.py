@@ -5,7 +5,7 @@ model, so a route is never edited: it is computed anew and replaced whole.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -146,10 +146,13 @@ class Pairs:
 class GatewayTraffic:
     """This project's gateway, through its admin API. Each call opens its own connection."""
 
-    def __init__(self, gateway_url: str, token: str, *, timeout_s: float = DEFAULT_TIMING.gateway_timeout_s) -> None:
+    def __init__(
+        self, gateway_url: str, token: Callable[[], str], *, timeout_s: float = DEFAULT_TIMING.gateway_timeout_s
+    ) -> None:
+        """`token` is asked at each call."""
         self._timeout_s = timeout_s
         self._base = f"{gateway_url.rstrip('/')}/admin/v1"
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._token = token
 
     async def set_route(self, route: Route) -> None:
         await self._call("PUT", f"/routes/{quote(route.model, safe='')}", route.to_json())
@@ -183,12 +186,15 @@ class GatewayTraffic:
                 "gateway's pairs cannot be read", got=repr(broken), expected="see docs/api.md"
             ) from broken
 
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token()}"}
+
     async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         timeout = aiohttp.ClientTimeout(total=self._timeout_s)
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
-                session.request(method, self._base + path, json=body, headers=self._headers) as response,
+                session.request(method, self._base + path, json=body, headers=self._headers()) as response,
             ):
                 answer = await response.json(content_type=None)
                 if response.status >= 400:
