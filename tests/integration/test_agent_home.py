@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,41 @@ async def test_a_lost_home_region_is_left_behind_by_force_and_merged_when_it_is_
             await settled(old, timeout_s=60.0)
             assert await infer(topology, "home") == (200, "rel-1", "home")
             assert await infer(topology, "away") == (200, "rel-3", "away")
+
+
+async def test_a_home_region_whose_registry_was_restored_numbers_versions_anew_in_another_epoch(tmp_path: Path) -> None:
+    topology = make_topology(tmp_path, "home", "away")
+    first, second, third = releases(topology, tmp_path)
+    old, database = client(topology), topology.home.state_folder / "registry.db"
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(no_servers_left(topology))
+        for name in ("home", "away"):
+            await stack.enter_async_context(running_gateway(topology, name))
+        await stack.enter_async_context(running_agent(topology, "away"))
+        async with running_agent(topology, "home"):
+            await old.put_promotion("rel-1", make_order(first, ["home", "away"]))
+            await finished(old, "rel-1")
+        copies = sqlite3.connect(database), sqlite3.connect(tmp_path / "backup.db")
+        with contextlib.closing(copies[0]) as source, contextlib.closing(copies[1]) as backup:
+            source.backup(backup)
+        async with running_agent(topology, "home"):
+            await old.put_promotion("rel-2", make_order(second, ["away"]))
+            assert (await finished(old, "rel-2"))["version"] == 2
+        for left in database.parent.glob("registry.db*"):
+            left.unlink()
+        shutil.copy(tmp_path / "backup.db", database)
+
+        async with running_agent(topology, "home"):
+            await old.put_promotion("rel-3", make_order(third, ["away"]))
+            refused = await finished(old, "rel-3")
+            assert "version 2 of model digits belongs to another release" in refused["reason"]
+            assert (await old.take_home(reason="restored from a backup"))["epoch"]["number"] == 1
+            assert (await old.take_home(reason="restored from a backup", force=True))["epoch"]["number"] == 2
+            await old.put_promotion("rel-3.2", make_order(third, ["away"]))
+            assert (await finished(old, "rel-3.2"))["state"] == "live"
+            assert await infer(topology, "away") == (200, "rel-3", "away")
+            told = [entry["message"] for entry in await client(topology, region="away").journal()]
+            assert "version 2 is rel-3's, as the home region numbers it; rel-2 is version 3 here" in told
 
 
 async def test_an_operator_moves_the_lead_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

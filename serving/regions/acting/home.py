@@ -9,7 +9,7 @@ merged when it is back.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from serving.errors import Conflict, Fenced, FlightpathError, InvalidInput, Unreachable
@@ -136,7 +136,8 @@ class Home:
         """Lead from now on; the same again changes nothing.
 
         Raises Conflict when the home region's agent does not answer: with `force` it is left behind, and what it knows
-        is merged when it is back.
+        is merged when it is back. With `force` the home region itself begins another epoch, as it must once its
+        registry was restored: what it orders from then on holds against what it has forgotten.
         """
         if not reason.strip() or len(reason) > _MAX_REASON:
             raise InvalidInput(
@@ -144,16 +145,16 @@ class Home:
             )
         async with self._moving:
             present = await self._registry.run(self._epochs.present)
-            if present.home != self._region:
-                known = [present, *(await self._ask_all()).values()]
-                await self._take(known, force=force, reason=reason.strip(), actor=actor)
+            if present.home != self._region or force:
+                others = (await self._ask_all()).values()
+                await self._take(present, others, force=force, reason=reason.strip(), actor=actor)
         await self._settle()
         return await self.show()
 
-    async def _take(self, known: Sequence[Epoch], *, force: bool, reason: str, actor: str) -> None:
-        highest = max(known)
+    async def _take(self, present: Epoch, others: Iterable[Epoch], *, force: bool, reason: str, actor: str) -> None:
+        highest = max([present, *others])
         # One that was begun, and whose agent died before it had taken over, is gone on with.
-        begun = highest.home == self._region
+        begun = highest.home == self._region and highest > present
         epoch = highest if begun else Epoch(highest.number + 1, self._region)
         told = {"epoch": epoch.to_json(), "actor": actor, "reason": reason}
         papers: dict[str, dict[str, Any] | FlightpathError] = {}
@@ -165,8 +166,8 @@ class Home:
                     got=str(left),
                     expected='its answer, or "force": true to leave it behind',
                 )
-        others = [region for region in self._peers if region not in papers]
-        papers |= zip(others, await asyncio.gather(*(self._ask_papers(name, told) for name in others)), strict=True)
+        rest = [region for region in self._peers if region not in papers]
+        papers |= zip(rest, await asyncio.gather(*(self._ask_papers(name, told) for name in rest)), strict=True)
         handed = {region: found for region, found in papers.items() if isinstance(found, dict)}
 
         def take_over() -> None:
@@ -193,7 +194,7 @@ class Home:
             others, present = await self._ask_all(), await self._registry.run(self._epochs.present)
             later = [epoch for epoch in others.values() if epoch > present]
             if later and max(later).home == self._region:
-                await self._take(later, force=True, reason="it was begun before", actor=self._region)
+                await self._take(present, later, force=True, reason="it was begun before", actor=self._region)
             for epoch in later:
                 await self._registry.run(self._keep, epoch, epoch.home, "heard of it from another region")
             await self._merge_late(others)
