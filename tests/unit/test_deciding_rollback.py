@@ -18,6 +18,7 @@ from serving.regions.deciding.rollback_order import (
     note_part,
     note_refusal,
     read_asked,
+    read_report,
     read_rollback_order,
     region_order,
     show_rollback_order,
@@ -598,3 +599,49 @@ def test_an_order_that_does_not_hold_is_refused(change: dict[str, Any], what: st
 def test_an_order_that_is_no_object_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"^rollback is malformed"):
         read_asked(["model"], ["one"])
+
+
+# What a region tells of a rollback that it took for itself
+
+PART = {
+    "region": "one",
+    "model": "m",
+    "release": "rel-1",
+    "state": "live",
+    "reason": None,
+    "finished_at": 9.0,
+    "settled": True,
+}
+REPORT = {
+    "region": "one",
+    "asked": {"reason": "slow"},
+    "actor": "operator",
+    "bad": "rel-2",
+    "supersedes": [],
+    "ordered_at": 1.0,
+    "part": PART,
+}
+
+
+def test_a_report_becomes_an_order_of_that_region_that_has_ended() -> None:
+    order = read_report("b", REPORT | {"of_a_younger_agent": 1}, ["one", "two"])
+    assert (order.regions, order.state, order.open, order.finished_at) == (["one"], "live", False, 9.0)
+    assert (order.release, order.bad, order.actor, order.ordered_at) == ("rel-1", "rel-2", "operator", 1.0)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "a text",
+        *({name: value for name, value in REPORT.items() if name != left} for left in REPORT),
+        REPORT | {"region": "three"},
+        REPORT | {"asked": {}},
+        REPORT | {"part": "live"},
+        REPORT | {"part": PART | {"region": "two"}},
+        REPORT | {"part": PART | {"settled": False}},
+        *(REPORT | {"part": {name: value for name, value in PART.items() if name != left}} for left in PART),
+    ],
+)
+def test_a_report_that_does_not_hold_is_refused(raw: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"^rollback report is malformed"):
+        read_report("b", raw, ["one", "two"])
