@@ -168,7 +168,8 @@ async def test_torn_checkpoints_are_skipped_and_named(cluster: Cluster, dataset:
     assert f"{MODEL} has a wrong SHA-256" in skipped[whole.folder.name]
     (restart,) = cluster.status()["restarts"]
     assert restart["resumedFromStep"] == whole.step - EVERY
-    assert restart["lostSteps"] > EVERY
+    # More than that where it had gone on from its newest checkpoint.
+    assert restart["lostSteps"] >= EVERY
     assert cluster.status()["lastFailure"]["exitCode"] == 137
     await cluster.until(lambda: cluster.phase() == "Succeeded")
     assert len(cluster.status()["checkpoint"]["skipped"]) == 2
