@@ -5,11 +5,12 @@ A seed that falls is run alone with `pytest tests/simulation/test_regions.py -k 
 """
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tests.simulation.simulation import simulate
-from tests.simulation.story import HOME, Event, Story, draw_story
+from tests.simulation.story import HOME, NAMES, Event, Story, draw_story
 
 PROMOTION = Event(at=0.0, what="promote", id="p-0", release="v2")
 
@@ -91,3 +92,37 @@ def test_a_lead_that_moves_on_before_everybody_has_heard_of_it_is_followed_at_la
 
 
 _MOVES = [(0.0, "three"), (0.0, "one"), (4.0, "three")]
+
+
+HELD = {"on_inconclusive": "hold", "min_requests": 10**9}
+"""The canary waits for ever, unless a person promotes."""
+
+
+def lose(region: str, at: float, for_s: float) -> list[Event]:
+    others = [name for name in NAMES if name != region]
+    return [Event(at=at, what="cut", where=region, other=other, for_s=for_s) for other in others]
+
+
+def test_a_canary_that_waits_in_a_lost_home_region_gives_way_to_what_was_ordered_meanwhile() -> None:
+    held = replace(PROMOTION, policy=HELD)
+    move = Event(at=12.0, what="move_home", where="two", id="h-1", force=True)
+    later = Event(at=15.0, what="promote", where="two", id="p-1", release="v3", patient=True)
+    assert simulate(0, Story(events=[held, *lose("one", 10.0, 40.0), move, later])) == []
+
+
+def test_a_lost_home_region_that_takes_the_lead_back_leads_what_was_ordered_meanwhile() -> None:
+    moves = [Event(at=1.0, what="move_home", where="two", id="h-1", force=True)]
+    later = Event(at=2.0, what="promote", where="two", id="p-1", release="v3", regions=("two", "three"))
+    moves += [Event(at=10.05, what="move_home", where="one", id="h-2", force=True)]
+    assert simulate(0, Story(events=[*lose("one", 0.0, 10.0), *moves, later])) == []
+
+
+def test_two_home_regions_that_were_lost_one_after_another_are_both_merged() -> None:
+    held = replace(PROMOTION, policy=HELD)
+    moves = [Event(at=12.0, what="move_home", where="two", id="h-1", force=True)]
+    moves += [Event(at=27.0, what="move_home", where="three", id="h-2", force=True)]
+    facts: dict[str, Any] = {"release": "v3", "regions": ("two", "three"), "policy": HELD}
+    later = Event(at=14.0, what="promote", where="two", id="p-1", **facts)
+    abort = Event(at=130.0, what="abort", where="three")
+    cuts = [*lose("one", 10.0, 50.0), *lose("two", 25.0, 60.0)]
+    assert simulate(0, Story(events=[held, *cuts, *moves, later, abort])) == []

@@ -38,6 +38,8 @@ def test_a_topology_that_names_another_home_region_later_moves_nothing(registry:
     edited = EpochStore(registry, "two")
     edited.begin()
     assert edited.present() == Epoch(1, "one")
+    edited.admit(None, what="rollout p-1")
+    assert edited.present() == Epoch(1, "one")
 
 
 def test_a_later_epoch_is_followed_and_told_in_the_journal(registry: Registry, epochs: EpochStore) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serving.errors import InvalidInput
+from serving.errors import Conflict, InvalidInput
 from serving.regions.acting.handover import make_papers, merge_papers
 from serving.regions.deciding.policy import PromotionPolicy
 from serving.regions.deciding.promotion_state import Promotion, read_promotion, unasked
@@ -135,32 +135,60 @@ def test_a_lead_that_comes_back_brings_what_was_done_meanwhile(old: Registry, ne
     assert promotion(old, "p-1") == done
 
 
-def test_what_was_open_and_the_later_home_region_never_heard_of_is_over(old: Registry, new: Registry) -> None:
+def test_what_was_open_and_the_later_home_region_never_heard_of_ends_where_that_one_ordered_something(
+    old: Registry, new: Registry
+) -> None:
     promote(old, "p-1", "v1", OLD, 1.0, asked=["one"])
     roll_back(old, "b-1", OLD, 2.0)
     promote(new, "p-9", "v9", NEW, 5.0)
     hand_over(new, old, led=NEW, known=OLD)
     stale = promotion(old, "p-1")
-    assert (stale.state, stale.reason, stale.owed) == ("aborted", "epoch 2 of two began", [])
+    by = "p-1 was ordered in epoch 1 of one, and promotion p-9 came after it"
+    assert (stale.state, stale.reason, stale.owed) == ("aborted", by, ["one"])
     assert (rollback(old, "b-1").state, rollback(old, "b-1").open) == ("superseded", False)
     assert promotion(old, "p-9").state == "running"
 
 
-def test_a_promotion_that_a_later_one_reaches_everywhere_is_over(old: Registry, new: Registry) -> None:
+def test_a_promotion_owes_its_end_to_regions_that_a_later_one_may_never_have_reached(
+    old: Registry, new: Registry
+) -> None:
     promote(old, "p-1", "v1", OLD, 9.0, asked=["one"])
     promote(new, "p-9", "v9", NEW, 5.0, state="live")
     hand_over(old, new, known=NEW)
     ended = promotion(new, "p-1")
-    assert (ended.state, ended.owed) == ("aborted", [])
+    assert (ended.state, ended.owed) == ("aborted", ["one"])
     assert ended.reason == "p-1 was ordered in epoch 1 of one, and promotion p-9 came after it"
     assert [entry["message"] for entry in new.events(kind="promotion", subject="p-1")] == [ended.reason]
 
 
-def test_a_promotion_owes_its_end_where_the_later_order_does_not_reach(old: Registry, new: Registry) -> None:
+def test_a_promotion_owes_its_end_where_a_later_rollback_does_not_reach(old: Registry, new: Registry) -> None:
     promote(old, "p-1", "v1", OLD, 1.0, asked=["one", "three"])
-    promote(new, "p-9", "v9", NEW, 5.0, state="live", regions=["two", "three"])
+    roll_back(new, "b-9", NEW, 5.0, regions=["two", "three"])
     hand_over(old, new, known=NEW)
     assert (promotion(new, "p-1").state, promotion(new, "p-1").owed) == ("aborted", ["one"])
+
+
+def test_what_was_open_when_the_lead_was_lost_is_led_on_by_one_that_takes_it_back(old: Registry, new: Registry) -> None:
+    promote(old, "p-1", "v1", OLD, 1.0, asked=["one"])
+    roll_back(old, "b-1", OLD, 2.0)
+    before = promotion(old, "p-1"), rollback(old, "b-1")
+    hand_over(new, old, led=NEW, known=OLD)
+    assert (promotion(old, "p-1"), rollback(old, "b-1")) == before
+    with pytest.raises(Conflict, match="still running"):
+        promote(old, "p-2", "v2", Epoch(3, "one"), 9.0)
+
+
+@pytest.mark.parametrize("first", ["old", "new"])
+def test_of_two_home_regions_that_were_lost_the_later_ones_word_holds(
+    old: Registry, new: Registry, make_registry: Callable[[str], Registry], first: str
+) -> None:
+    promote(old, "p-1", "v1", OLD, 9.0, asked=["one"])
+    promote(new, "p-2", "v2", NEW, 5.0, asked=["two"])
+    third, papers = make_registry("third"), {"old": (old, OLD), "new": (new, NEW)}
+    for name in sorted(papers, key=lambda name: name != first):
+        hand_over(papers[name][0], third, led=papers[name][1], known=Epoch(3, "three"))
+    assert (promotion(third, "p-1").state, promotion(third, "p-1").owed) == ("aborted", ["one"])
+    assert promotion(third, "p-2").state == "running"
 
 
 def test_a_promotion_after_which_nothing_was_ordered_is_led_on(old: Registry, new: Registry) -> None:
@@ -204,6 +232,11 @@ def test_one_id_for_two_orders_stays_with_the_later_epochs_and_both_are_kept(old
     told = sides["promotion p-1 is another one in epoch 1 of one: what is known here stays"]
     assert (told["here"]["release"]["id"], told["there"]["release"]["id"]) == ("v9", "v1")
     assert "rollback b-1 is another one in epoch 1 of one: what is known here stays" in sides
+    hand_over(new, old, led=NEW, known=OLD)
+    assert (promotion(old, "p-1").release.id, rollback(old, "b-1").ordered_at) == ("v9", 6.0)
+    sides = {entry["message"]: entry["detail"] for entry in old.events(kind="home")}
+    told = sides["promotion p-1 is another one in epoch 2 of two: what is known there stays"]
+    assert (told["here"]["release"]["id"], told["there"]["release"]["id"]) == ("v1", "v9")
 
 
 def test_one_release_id_with_two_contents_is_told_and_its_order_left_out(old: Registry, new: Registry) -> None:

@@ -299,6 +299,17 @@ async def test_following_keeps_the_lease(tmp_path: Path) -> None:
         assert (await at_home.finished())["state"] == "live"
 
 
+async def test_a_leader_that_leads_again_counts_the_lease_from_then_on(tmp_path: Path) -> None:
+    async with home(tmp_path) as at_home:
+        at_home.regions["one"].stalls = True
+        await at_home.order(on_follower_lost="rollback", follower_lease_s=60.0)
+        await at_home.leader.close()
+        at_home.now += 600.0
+        await at_home.leader.resume()
+        at_home.regions["one"].stalls = False
+        assert (await at_home.finished())["state"] == "live"
+
+
 async def test_each_region_is_told_what_those_before_it_counted(tmp_path: Path) -> None:
     async with home(tmp_path) as at_home:
         await at_home.order(prepare_ahead=1)

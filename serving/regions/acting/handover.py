@@ -5,7 +5,7 @@ it was cut off is kept; where a later word reaches a region, the earlier one is 
 or one number for different things, the later epoch's stays and the journal has both.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,18 +13,17 @@ import sqlalchemy as sa
 
 from serving.errors import InvalidInput
 from serving.regions.acting.promotion_orders import OVERRIDE
-from serving.regions.deciding.promotion_state import RUNNING, Promotion, end, finish, is_open, read_promotion
+from serving.regions.deciding.promotion_state import RUNNING, Promotion, is_open, read_promotion
 from serving.regions.deciding.rollback_order import (
     RollbackOrder,
     end_promotion,
     forgive,
     read_rollback_order,
-    supersede,
     supersede_in,
 )
 from serving.regions.deciding.rollout_state import ABORTED
 from serving.regions.registry import schema
-from serving.regions.registry.epochs import Epoch, Word, read_epoch
+from serving.regions.registry.epochs import Epoch, read_epoch
 from serving.regions.registry.registry import (
     Event,
     Registry,
@@ -38,11 +37,13 @@ from serving.releases import Release
 
 _NEWEST: Final = 200
 """Orders that are handed over, beside all that are open."""
+_ALL: Final = 10_000
+"""Bound of what is looked through for what is open, or came later."""
 
 
 def make_papers(registry: Registry, led: Epoch) -> dict[str, Any]:
     """Everything that the next home region needs of this one, which led last in `led`. A section of the registry."""
-    promotions = {d["id"]: d for d in registry.promotions(limit=10_000) if is_open(read_promotion(d))}
+    promotions = {d["id"]: d for d in registry.promotions(limit=_ALL) if is_open(read_promotion(d))}
     promotions |= {document["id"]: document for document in registry.promotions(limit=_NEWEST)}
     table = schema.rollback_orders
     newest = sa.select(table.c.document).order_by(table.c.ordered_at.desc()).limit(_NEWEST)
@@ -79,6 +80,54 @@ def merge_papers(registry: Registry, papers: dict[str, Any], *, led: Epoch | Non
         ) from broken
 
 
+Order = Promotion | RollbackOrder
+Key = tuple[str, str]
+"""`promotion` or `rollback`, and its id."""
+
+
+def _key(order: Order) -> Key:
+    return "promotion" if isinstance(order, Promotion) else "rollback", order.id
+
+
+def _table(order: Order) -> sa.Table:
+    return schema.promotions if isinstance(order, Promotion) else schema.rollback_orders
+
+
+def _model(order: Order) -> str:
+    return order.release.model if isinstance(order, Promotion) else order.model
+
+
+def _runs(order: Order) -> bool:
+    return isinstance(order, Promotion) and order.state == RUNNING
+
+
+def _is_open(order: Order) -> bool:
+    return is_open(order) if isinstance(order, Promotion) else order.open
+
+
+def _state(order: Order) -> dict[str, Any]:
+    flag = {"running": _runs(order)} if isinstance(order, Promotion) else {"open": order.open}
+    return {"document": order.to_json(), **flag}
+
+
+def _columns(order: Order) -> dict[str, Any]:
+    """A row of its table, but that nothing runs yet."""
+    columns = {"model": _model(order), "ordered_at": order.ordered_at, "document": order.to_json()}
+    if isinstance(order, Promotion):
+        return {**columns, "release_id": order.release.id, "running": False}
+    return {**columns, "open": order.open}
+
+
+def _differs(document: dict[str, Any], theirs: Order) -> bool:
+    """Whether one id is of two orders."""
+    if isinstance(theirs, Promotion):
+        promotion = read_promotion(document)
+        mine = promotion.release, promotion.regions, promotion.word
+        return mine != (theirs.release, theirs.regions, theirs.word)
+    order = read_rollback_order(document)
+    return (order.asked, order.word) != (theirs.asked, theirs.word)
+
+
 class _Merge:
     """One transaction. `wins`: whether what they have of an order is later than what is known here."""
 
@@ -92,14 +141,12 @@ class _Merge:
     def take(self, papers: dict[str, Any]) -> None:
         for entry in sorted(papers["releases"], key=lambda entry: int(entry["version"])):
             self._take_release(Release.from_document(entry["release"]), int(entry["version"]))
-        promotions = sorted(map(read_promotion, papers["promotions"]), key=lambda p: p.word)
-        rollbacks = sorted(map(read_rollback_order, papers["rollbacks"]), key=lambda order: order.word)
-        if self._wins:
-            self._end_stale({p.id for p in promotions}, {order.id for order in rollbacks})
-        for promotion in promotions:
-            self._take_promotion(promotion)
-        for order in rollbacks:
-            self._take_rollback(order)
+        told: list[Order] = [*map(read_promotion, papers["promotions"]), *map(read_rollback_order, papers["rollbacks"])]
+        mine, theirs = self._known(), {_key(order) for order in told}
+        # A model has one that runs on: which of both sides', is known only when all are here.
+        self._connection.execute(sa.update(schema.promotions).values(running=False).where(schema.promotions.c.running))
+        taken = {_key(order) for order in told if self._take_order(order)}
+        self._overtake({**mine, **self._known()}, set(mine), theirs, taken)
         if self._wins and papers["override"] is not None:
             self._connection.execute(sa.delete(schema.overrides).where(schema.overrides.c.name == OVERRIDE))
             self._connection.execute(sa.insert(schema.overrides).values(name=OVERRIDE, value=papers["override"]))
@@ -131,105 +178,73 @@ class _Merge:
 
     # Orders
 
-    def _end_stale(self, promotions: set[str], rollbacks: set[str]) -> None:
-        """What was open here when another region began to lead, and that one knows nothing of, is over."""
-        table = schema.promotions
-        newest = sa.select(table.c.document).order_by(table.c.running.desc(), table.c.ordered_at.desc()).limit(_NEWEST)
-        for row in self._connection.execute(newest).all():
-            mine = read_promotion(dict(row.document))
-            if mine.id not in promotions and is_open(mine):
-                mine = replace(end(mine, ABORTED, f"{self._theirs} began"), owed=[], watching=False)
-                mine = finish(mine, ABORTED, self._now) if mine.state == RUNNING else mine
-            # One that runs on is saved as such when it is taken over: a model has one at any time.
-            self._save_promotion(mine, running=False)
-        orders = schema.rollback_orders
-        for row in self._connection.execute(sa.select(orders.c.id, orders.c.document).where(orders.c.open)).all():
-            if row.id not in rollbacks:
-                order = supersede(read_rollback_order(dict(row.document)), f"of {self._theirs}", self._now)
-                self._save_rollback(order)
+    def _known(self) -> dict[Key, Order]:
+        known: list[Order] = []
+        for table, read in ((schema.promotions, read_promotion), (schema.rollback_orders, read_rollback_order)):
+            newest = sa.select(table.c.document).order_by(table.c.ordered_at.desc()).limit(_ALL)
+            known += [read(dict(row.document)) for row in self._connection.execute(newest)]
+        return {_key(order): order for order in known}
 
-    def _take_promotion(self, theirs: Promotion) -> None:
-        table = schema.promotions
+    def _take_order(self, theirs: Order) -> bool:
+        """Whether it is known from now on as they know it."""
+        kind, table = _key(theirs)[0], _table(theirs)
         row = self._connection.execute(sa.select(table.c.document).where(table.c.id == theirs.id)).one_or_none()
-        if row is not None and not self._wins:
-            mine = read_promotion(dict(row.document))
-            if (mine.release, mine.regions, mine.word) != (theirs.release, theirs.regions, theirs.word):
-                self._tell_both("promotion", theirs.id, dict(row.document), theirs.to_json())
-            return
-        version = self._version(theirs.release)
-        if version is None:
-            return
-        document = {**theirs.to_json(), "version": version}
-        taken = self._overtake_promotion(read_promotion(document))
+        version = self._version(theirs.release) if isinstance(theirs, Promotion) else None
+        stays = self._wins and not (isinstance(theirs, Promotion) and version is None)
+        if row is not None and _differs(dict(row.document), theirs):
+            where = "there" if stays else "here"
+            self._tell_both(kind, theirs.id, dict(row.document), theirs.to_json(), stays=where)
+        if row is not None and not stays:
+            return False
+        if isinstance(theirs, Promotion):
+            if version is None:
+                return False
+            theirs = replace(theirs, version=version)
         if row is None:
-            values = {"id": taken.id, "model": taken.release.model, "release_id": taken.release.id, "running": False}
-            self._connection.execute(
-                sa.insert(table).values(**values, ordered_at=taken.ordered_at, document=taken.to_json())
-            )
-        self._save_promotion(taken, running=taken.state == RUNNING)
+            self._connection.execute(sa.insert(table).values(id=theirs.id, **_columns(theirs)))
+        else:
+            self._connection.execute(sa.update(table).where(table.c.id == theirs.id).values(_columns(theirs)))
+        return True
 
-    def _overtake_promotion(self, promotion: Promotion) -> Promotion:
-        if self._wins or not is_open(promotion):
-            return promotion
-        later = list(self._later(promotion.release.model, promotion.word))
-        if not later:
-            return promotion
-        told = [region for _, regions in later for region in regions]
-        by = f"{promotion.id} was ordered in {self._theirs}, and {later[-1][0]} came after it"
-        self._write(promotion.id, "promotion", by)
-        if promotion.state == RUNNING:
-            return end_promotion(promotion, by, self._now, told=told)
-        return forgive(promotion, told=told)
+    def _overtake(self, known: dict[Key, Order], mine: set[Key], theirs: set[Key], taken: set[Key]) -> None:
+        """End what an order came after that only the other side knew; save what runs on as such.
 
-    def _take_rollback(self, theirs: RollbackOrder) -> None:
-        table = schema.rollback_orders
-        row = self._connection.execute(sa.select(table.c.document).where(table.c.id == theirs.id)).one_or_none()
-        if row is not None and not self._wins:
-            mine = read_rollback_order(dict(row.document))
-            if (mine.asked, mine.word) != (theirs.asked, theirs.word):
-                self._tell_both("rollback", theirs.id, dict(row.document), theirs.to_json())
-            return
-        taken = theirs
-        if theirs.open and not self._wins:
-            for id, regions in self._later(theirs.model, theirs.word):
-                taken = supersede_in(taken, f"{id}, which came after {self._theirs},", self._now, told=regions)
-        if row is None:
-            values = {"id": taken.id, "model": taken.model, "open": False, "ordered_at": taken.ordered_at}
-            self._connection.execute(sa.insert(table).values(**values, document=taken.to_json()))
-        self._save_rollback(taken)
+        It comes out alike whichever side merges, and whichever of several papers is merged first.
+        """
+        still_open = {key: order for key, order in known.items() if _is_open(order)}
+        for key, order in still_open.items():
+            others = known.keys() - theirs if key in taken else set() if key in theirs else theirs - mine
+            later = [
+                other
+                for name, other in known.items()
+                if other.word > order.word and _model(other) == _model(order)
+                if name in others or (_runs(order) and _runs(other))
+            ]
+            self._save(self._overtaken(order, sorted(later, key=lambda other: other.word)) if later else order)
 
-    def _later(self, model: str, word: Word) -> Iterator[tuple[str, list[str]]]:
-        """Id and regions of what was ordered here after it, for its model."""
-        words: list[tuple[Word, str, list[str]]] = []
-        for row in self._select(schema.promotions, model):
-            promotion = read_promotion(dict(row.document))
-            words.append((promotion.word, f"promotion {promotion.id}", promotion.regions))
-        for row in self._select(schema.rollback_orders, model):
-            order = read_rollback_order(dict(row.document))
-            words.append((order.word, f"rollback {order.id}", order.regions))
-        for known, id, regions in sorted(words):
-            if known > word:
-                yield id, regions
+    def _overtaken(self, order: Order, later: Sequence[Order]) -> Order:
+        if isinstance(order, RollbackOrder):
+            for other in later:
+                by = f"{' '.join(_key(other))}, which came after {order.ordered_in},"
+                order = supersede_in(order, by, self._now, told=other.regions)
+            return order
+        # A rollback ends in its regions whatever it finds there; a promotion may never have come so far.
+        told = [region for other in later if isinstance(other, RollbackOrder) for region in other.regions]
+        if not _runs(order):
+            return forgive(order, told=told)
+        by = f"{order.id} was ordered in {order.ordered_in}, and {' '.join(_key(later[-1]))} came after it"
+        self._write(order.id, "promotion", by)
+        return end_promotion(order, by, self._now, told=told)
 
-    def _select(self, table: sa.Table, model: str) -> sa.CursorResult[Any]:
-        newest = sa.select(table.c.document).where(table.c.model == model).order_by(table.c.ordered_at.desc())
-        return self._connection.execute(newest.limit(_NEWEST))
+    def _save(self, order: Order) -> None:
+        table = _table(order)
+        self._connection.execute(sa.update(table).where(table.c.id == order.id).values(_state(order)))
 
-    # Persistence
+    # Journal
 
-    def _save_promotion(self, promotion: Promotion, *, running: bool) -> None:
-        table = schema.promotions
-        values = {"document": promotion.to_json(), "running": running}
-        self._connection.execute(sa.update(table).where(table.c.id == promotion.id).values(values))
-
-    def _save_rollback(self, order: RollbackOrder) -> None:
-        table = schema.rollback_orders
-        values = {"document": order.to_json(), "open": order.open}
-        self._connection.execute(sa.update(table).where(table.c.id == order.id).values(values))
-
-    def _tell_both(self, what: str, name: str, mine: Any, theirs: Any) -> None:
+    def _tell_both(self, what: str, name: str, mine: Any, theirs: Any, *, stays: str = "here") -> None:
         """Once, however often it is merged."""
-        said = f"{what} {name} is another one in {self._theirs}: what is known here stays"
+        said = f"{what} {name} is another one in {self._theirs}: what is known {stays} stays"
         table = schema.journal
         known = sa.select(table.c.seq).where(table.c.kind == "home", table.c.message == said).limit(1)
         if self._connection.execute(known).scalar() is None:

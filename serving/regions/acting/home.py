@@ -17,7 +17,7 @@ from serving.regions.acting.handover import make_papers, merge_papers
 from serving.regions.acting.leader import Leader
 from serving.regions.acting.rollback_worker import RollbackWorker
 from serving.regions.acting.rollout_worker import RolloutWorker
-from serving.regions.registry.epochs import Epoch, EpochStore, read_epoch
+from serving.regions.registry.epochs import BEFORE_EPOCHS, Epoch, EpochStore, read_epoch
 from serving.regions.registry.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,8 @@ class Home:
         self._epochs = epochs
         self._peers = peers
         self._leaders: Sequence[Leader] = ()
-        self._led = False
+        self._resumed = False
+        """Whether the leaders have heard of all orders that the registry has."""
         self._moving = asyncio.Lock()
         self._settling = asyncio.Lock()
         self._merged: set[tuple[Epoch, str]] = set()
@@ -169,15 +170,29 @@ class Home:
         rest = [region for region in self._peers if region not in papers]
         papers |= zip(rest, await asyncio.gather(*(self._ask_papers(name, told) for name in rest)), strict=True)
         handed = {region: found for region, found in papers.items() if isinstance(found, dict)}
+        handed = dict(sorted(handed.items(), key=lambda item: _led(item[1])))
 
-        def take_over() -> None:
-            for found in sorted((f for f in handed.values() if f["led"] is not None), key=_led):
-                merge_papers(self._registry, found, led=self._led_last(), here=self._region)
+        def take_over() -> set[str]:
+            merged = {region for region, found in handed.items() if self._merge(region, found, force=force)}
             self._epochs.keep(epoch, actor=actor, reason=reason)
+            return merged
 
-        await self._registry.run(take_over)
-        self._merged |= {(epoch, region) for region in handed}
+        merged = await self._registry.run(take_over)
+        self._resumed = False
+        self._merged |= {(epoch, region) for region in merged}
         logger.info("%s leads in %s: %s", self._region, epoch, reason)
+
+    def _merge(self, region: str, papers: dict[str, Any], *, force: bool) -> bool:
+        """Whether they are merged: with `force`, broken ones of one region keep nobody from going on with the rest."""
+        try:
+            if papers.get("led") is not None:
+                merge_papers(self._registry, papers, led=self._led_last(), here=self._region)
+        except InvalidInput as broken:
+            if not force:
+                raise
+            logger.error("what %s knows cannot be merged: %s", region, broken)
+            return False
+        return True
 
     async def _ask_papers(self, region: str, told: dict[str, Any]) -> dict[str, Any] | FlightpathError:
         try:
@@ -220,24 +235,33 @@ class Home:
             found = await self._ask_papers(region, told)
             if isinstance(found, FlightpathError):
                 continue
-            if found["led"] is not None:
-                await self._registry.run(merge_papers, self._registry, found, led=epoch, here=self._region)
-                await asyncio.gather(*(leader.resume() for leader in self._leaders))
-            self._merged.add((epoch, region))
+            if await self._registry.run(self._merge, region, found, force=True):
+                self._resumed = False
+                self._merged.add((epoch, region))
 
     async def _settle(self) -> None:
         """The leaders work where, and only where, this agent leads."""
         async with self._settling:
             leads = await self._registry.run(lambda: self.leads)
-            if leads and not self._led:
-                await asyncio.gather(*(leader.resume() for leader in self._leaders))
-            elif self._led and not leads:
+            if not leads:
+                self._resumed = False
                 await asyncio.gather(*(leader.close() for leader in self._leaders))
-            self._led = leads
+            elif not self._resumed:
+                # Set first: what is merged meanwhile unsets it.
+                self._resumed = True
+                try:
+                    await asyncio.gather(*(leader.resume() for leader in self._leaders))
+                except BaseException:
+                    self._resumed = False
+                    raise
 
 
 def _led(papers: Mapping[str, Any]) -> Epoch:
-    return read_epoch(papers["led"])
+    """The epoch in which whoever hands them over led last; the first of all where it never did, or says nothing."""
+    try:
+        return read_epoch(papers.get("led"))
+    except InvalidInput:
+        return BEFORE_EPOCHS
 
 
 class _Ordered(Protocol):

@@ -80,6 +80,12 @@ class PromotionLeader(Leader):
     def _open_orders(self) -> list[str]:
         return [p.id for p in self._store.newest(None, limit=10_000) if is_open(p)]
 
+    async def close(self) -> None:
+        """What was seen of regions and followers is old by the time at which this agent leads again."""
+        await super().close()
+        for seen in (self._followed_at, self._stalled_since, self._looked_at):
+            seen.clear()
+
     def lead(self, id: str) -> None:
         self._followed_at.setdefault(id, self._clock())
         super().lead(id)

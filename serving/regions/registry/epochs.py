@@ -58,6 +58,11 @@ class EpochStore:
     def _present(self) -> Epoch:
         return max((_epoch(entry) for entry in self.log()), default=self._first)
 
+    def _begun(self) -> Epoch:
+        """The topology's first one as it was written down, whatever the file says by now."""
+        known = (_epoch(entry) for entry in self.log())
+        return min((epoch for epoch in known if epoch.number == FIRST), default=self._first)
+
     def log(self) -> list[dict[str, Any]]:
         """All that were heard of, oldest first: number, home, at (seconds since the epoch), actor, reason."""
         table = schema.epochs
@@ -91,7 +96,7 @@ class EpochStore:
         Raises Fenced or InvalidInput.
         """
         present = self.present()
-        epoch = self._first if ordered_in is None else read_epoch(ordered_in)
+        epoch = self._registry.remember("first epoch", self._begun) if ordered_in is None else read_epoch(ordered_in)
         if epoch < present:
             raise Fenced(f"{what} comes too late", got=f"an order of {epoch}", expected=f"one of {present}")
         if epoch > present:
