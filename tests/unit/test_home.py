@@ -95,3 +95,27 @@ async def test_papers_that_cannot_be_merged_are_left_behind_by_force_only(regist
     assert not home.leads
     await home.take(force=True, reason="it hands over rubbish", actor="operator")
     assert home.leads
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["new", "restored"])
+async def test_a_registry_that_knows_less_than_the_other_regions_follows_them_before_anybody_leads(
+    registry: Registry, known: bool
+) -> None:
+    """The topology file of a new region names itself, or the backup is older than the last move."""
+    peer = MemoryAgent({"led": None})
+    peer.epoch = {"number": 2, "home": "one"} if known else {"number": 1, "home": "one"}
+    epochs = EpochStore(registry, "two")
+    if known:
+        epochs.begin()
+    home = Home("two", {}, registry=registry, epochs=epochs, peers={"one": peer})
+    leader = NoOrders("promotion", registry=registry)
+    await home.start([leader])
+    assert (epochs.present().home, leader.resumed) == ("one", 0)
+
+
+async def test_a_region_whose_peers_are_away_follows_its_topology(registry: Registry) -> None:
+    peer = MemoryAgent({"led": None})
+    peer.away = True
+    epochs = EpochStore(registry, "two")
+    await Home("two", {}, registry=registry, epochs=epochs, peers={"one": peer}).start([])
+    assert epochs.present() == Epoch(1, "two")

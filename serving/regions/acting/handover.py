@@ -1,7 +1,7 @@
 """What the agent that led hands to the one that leads now, and how that merges with what is known there.
 
 Orders are words: each has its place by the epoch in which it was taken and its time (`word`). What an agent took while
-it was cut off is kept; where a later word reaches a region, the earlier one is over there. Where both sides used one id
+it was cut off is kept; one that only the other side knew and that came later ends it. Where both sides used one id
 or one number for different things, the later epoch's stays and the journal has both.
 """
 

@@ -17,6 +17,7 @@ from serving.regions.acting.handover import make_papers, merge_papers
 from serving.regions.acting.leader import Leader
 from serving.regions.acting.rollback_worker import RollbackWorker
 from serving.regions.acting.rollout_worker import RolloutWorker
+from serving.regions.deciding.timing import DEFAULT_TIMING
 from serving.regions.registry.epochs import BEFORE_EPOCHS, Epoch, EpochStore, read_epoch
 from serving.regions.registry.registry import Registry
 
@@ -46,13 +47,15 @@ class Home:
         registry: Registry,
         epochs: EpochStore,
         peers: Mapping[str, HomePort],
+        ask_s: float = DEFAULT_TIMING.peers_timeout_s,
     ) -> None:
-        """`urls`: where each region's agent is reached."""
+        """`urls`: where each region's agent is reached; `ask_s`: for another agent's word which region leads."""
         self._region = region
         self._urls = urls
         self._registry = registry
         self._epochs = epochs
         self._peers = peers
+        self._ask_s = ask_s
         self._leaders: Sequence[Leader] = ()
         self._resumed = False
         """Whether the leaders have heard of all orders that the registry has."""
@@ -63,8 +66,17 @@ class Home:
 
     async def start(self, leaders: Sequence[Leader]) -> None:
         self._leaders = leaders
-        await self._registry.run(self._epochs.begin)
+        others = await self._ask_all()
+        await self._registry.run(self._begin, sorted(others.values()))
         await self._settle()
+
+    def _begin(self, others: Sequence[Epoch]) -> None:
+        """A registry that is new, or was restored, follows what the other regions do before anybody leads by it."""
+        new = not self._epochs.log()
+        for epoch in others:
+            if new or epoch.home != self._region:
+                self._epochs.keep(epoch, actor=epoch.home, reason="heard of it from another region")
+        self._epochs.begin()
 
     async def close(self) -> None:
         await asyncio.gather(*(leader.close() for leader in self._leaders))
@@ -219,8 +231,9 @@ class Home:
         """The epochs that those regions follow that answer."""
 
         async def ask(region: str) -> tuple[str, Epoch] | None:
-            with contextlib.suppress(FlightpathError):
-                return region, read_epoch((await self._peers[region].get_home()).get("epoch"))
+            with contextlib.suppress(FlightpathError, TimeoutError):
+                async with asyncio.timeout(self._ask_s):
+                    return region, read_epoch((await self._peers[region].get_home()).get("epoch"))
             return None
 
         answers = await asyncio.gather(*(ask(region) for region in self._peers))

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from serving.errors import Fenced, FlightpathError, Unreachable
+from serving.regions.deciding.promotion_state import RUNNING
 from serving.regions.deciding.timing import DEFAULT_TIMING
 from serving.regions.places.client import AgentClient
 from serving.regions.places.topology import Topology
@@ -33,16 +34,21 @@ class HomeClient(AgentClient):
         self._others = [AgentClient(url, token, timeout_s=_LOOK_S) for url in self._urls.values()]
 
     async def events(self, id: str, since: int = 0) -> AsyncIterator[dict[str, Any]]:
-        try:
-            async for entry in super().events(id, since):
-                since = entry["seq"]
-                yield entry
-        except (Fenced, Unreachable):
-            # Journals are numbered by each agent for itself: what was seen here says nothing about the next one's.
-            if not await self._look_around():
-                raise
-            async for entry in super().events(id):
-                yield entry
+        while True:
+            asked = self.base_url
+            try:
+                async for entry in super().events(id, since):
+                    since = entry["seq"]
+                    yield entry
+                # An agent that leads no longer ends its streams too.
+                if (await self.get_promotion(id))["state"] != RUNNING:
+                    return
+            except (Fenced, Unreachable):
+                if not await self._look_around():
+                    raise
+            if self.base_url != asked:
+                # Journals are numbered by each agent for itself: what was seen says nothing about the next one's.
+                since = 0
 
     async def _object(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
