@@ -19,7 +19,13 @@ pytestmark = pytest.mark.timeout(900)
 
 _RANK, _HIDDEN = 4, 64
 _POLICY = json.dumps(
-    {"steps_percent": [100], "bake_s": 0, "min_requests": 10, "required_gates": [], "max_p95_ms": 10_000, "watch_s": 0}
+    {
+        "preset": "language-models",
+        "steps_percent": [100],
+        "bake_s": 0,
+        "required_gates": [],
+        "watch_s": 0,
+    }
 )
 
 
