@@ -212,13 +212,14 @@ STEP_S = POLICY.step_timeout_s
 
 @pytest.mark.parametrize(("rollout", "decide"), [(shadow, decide_shadow), (canary, decide_canary)])
 def test_weights_that_the_gateway_never_takes_are_not_waited_for_longer_than_users(rollout: Any, decide: Any) -> None:
-    waiting = rollout(baseline=None)
-    assert decide(waiting, ready(None), BEGAN + STEP_S) == Do(effect=Effect.SHIFT_WEIGHTS)
-    back = saved(decide(waiting, ready(None), BEGAN + STEP_S + 1)).rollout
+    waiting, late = rollout(baseline=None), BEGAN + 100 * STEP_S
+    assert decide(waiting, ready(None), late) == Do(effect=Effect.SHIFT_WEIGHTS), "none was offered yet"
+    assert decide(waiting, ready(None, weights_refused_s=STEP_S), late) == Do(effect=Effect.SHIFT_WEIGHTS)
+    back = saved(decide(waiting, ready(None, weights_refused_s=STEP_S + 1), late)).rollout
     assert (back.ending, back.weights_at) == (ROLLED_BACK, None)
     assert f"the gateway did not take the weights for {STEP_S + 1:.0f} s" in back.reason
     paused = rollout(baseline=None, paused=True)
-    assert decide(paused, ready(None), BEGAN + STEP_S + 1) == Do(effect=Effect.SHIFT_WEIGHTS)
+    assert decide(paused, ready(None, weights_refused_s=STEP_S + 1), late) == Do(effect=Effect.SHIFT_WEIGHTS)
 
 
 @pytest.mark.parametrize(("rollout", "decide"), [(shadow, decide_shadow), (canary, decide_canary)])

@@ -87,6 +87,8 @@ class RolloutWorker(Worker):
         self._scoring = scoring
         self._credential = credential
         self._replays: dict[str, Replay] = {}
+        self._refused_since: dict[str, float] = {}
+        """Of rollouts whose weights the gateway does not take."""
         self._scores: dict[str, asyncio.Task[list[float]]] = {}
         self._effects: dict[Effect, Callable[[Rollout, Do], Awaitable[None]]] = {
             Effect.REPLICATE: self._replicate,
@@ -220,7 +222,14 @@ class RolloutWorker(Worker):
             )
         recent = None if stats is None else self._serving.recent(rollout.release.model, stats)
         now, silent_s = self._clock(), self._serving.gateway_silent_s()
-        seen = replace(self._observe(rollout), stats=stats, gateway_silent_s=silent_s, recent=recent)
+        refused_s = now - self._refused_since.get(id, now)
+        seen = replace(
+            self._observe(rollout),
+            stats=stats,
+            gateway_silent_s=silent_s,
+            weights_refused_s=refused_s,
+            recent=recent,
+        )
         action = decide(rollout, seen, now)
         if isinstance(action, Do):
             return rollout, action
@@ -356,7 +365,12 @@ class RolloutWorker(Worker):
         return await asyncio.to_thread(lambda: load_golden(folder, read_manifest(folder)))
 
     async def _shift_weights(self, rollout: Rollout, _: Do) -> None:
-        stats = await self._serving.push(rollout.release.model)
+        try:
+            stats = await self._serving.push(rollout.release.model)
+        except FlightpathError:
+            self._refused_since.setdefault(rollout.id, self._clock())
+            raise
+        self._refused_since.pop(rollout.id, None)
         await self._change(rollout, lambda now: weights_in_force(now, stats, self._clock()), "weights are in force")
 
     async def _replay(self, rollout: Rollout, do: Do) -> None:
@@ -390,6 +404,7 @@ class RolloutWorker(Worker):
         if release_id is not None and release_id not in wanted:
             await self._launcher.stop(release_id)
         self._replays.pop(rollout.id, None)
+        self._refused_since.pop(rollout.id, None)
         scores = self._scores.pop(rollout.id, None)
         if scores is not None:
             # Nobody asks for them any more, and a scorer that hangs must not outlive the rollout.

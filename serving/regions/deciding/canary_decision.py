@@ -118,7 +118,7 @@ def decide_canary(rollout: Rollout, seen: Observation, now: float) -> Action:
 def _without_gateway(rollout: Rollout, seen: Observation, now: float) -> Action:
     """Nothing can be judged while the gateway does not answer, and nobody waits for it longer than for users."""
     begun = rollout.baseline is not None
-    silent_s = seen.gateway_silent_s if begun else now - rollout.steps[-1].started_at
+    silent_s = seen.gateway_silent_s if begun else seen.weights_refused_s
     if silent_s > rollout.policy.step_timeout_s and not rollout.paused:
         what = "told no counters" if begun else "did not take the weights"
         return fail(rollout, [gateway_silent(f"the gateway {what} for {silent_s:.0f} s")], now)

@@ -181,6 +181,9 @@ class Observation:
     """None when the gateway did not answer."""
     gateway_silent_s: float = 0.0
     """How long it has not."""
+    weights_refused_s: float = 0.0
+    """How long it has not taken the step's weights, since they were first offered in vain; an agent that could offer
+    none, because its registry was away, blames nobody."""
     recent: Snapshot | None = None
     """What it counted lately, before this rollout began."""
 
