@@ -23,14 +23,9 @@ from serving import processes
 from serving.credentials import ROLES, SentToken, TokenFolder, hop_credential
 from serving.errors import Conflict, FlightpathError
 from serving.files import sweep_writes
-from serving.regions.acting.agent_api import AgentApi
 from serving.regions.acting.bundle_keeping import BundleKeeping
-from serving.regions.acting.home import Home, LedRegion, OwnRegion
 from serving.regions.acting.metrics import AgentMetrics
-from serving.regions.acting.promotion_leader import PromotionLeader
-from serving.regions.acting.promotion_orders import PromotionOrders
 from serving.regions.acting.regional_rollbacks import RegionalRollbacks
-from serving.regions.acting.rollback_leader import RollbackLeader
 from serving.regions.acting.rollback_worker import RollbackWorker
 from serving.regions.acting.rollout_worker import RolloutWorker, replication_lag_s
 from serving.regions.acting.scoring import Scoring
@@ -38,7 +33,13 @@ from serving.regions.acting.serving_state import ServingState
 from serving.regions.acting.steady_clock import SteadyClock
 from serving.regions.acting.supervision import Loops
 from serving.regions.acting.threads import in_own_thread
+from serving.regions.agent_api import AgentApi
 from serving.regions.deciding.timing import DEFAULT_TIMING
+from serving.regions.leading.home import Home
+from serving.regions.leading.led_region import LedRegion, OwnRegion
+from serving.regions.leading.promotion_leader import PromotionLeader
+from serving.regions.leading.promotion_orders import PromotionOrders
+from serving.regions.leading.rollback_leader import RollbackLeader
 from serving.regions.places.client import AgentClient
 from serving.regions.places.peers import Peers
 from serving.regions.places.topology import Region, Topology, load_topology
@@ -251,8 +252,11 @@ class Agent:
         known: dict[str, Any] = {"registry": self.registry, "clock": self._clock}
         urls = {region.name: region.agent_url for region in self._topology.regions}
         self.home = Home(here, urls, registry=self.registry, epochs=self.epochs, peers=clients)
-        led = {name: LedRegion(client, self.home, self.registry) for name, client in clients.items()}
-        own = LedRegion(OwnRegion(self.rollouts, self.rollbacks), self.home, self.registry)
+        led = {
+            name: LedRegion(client, require=self.home.require, registry=self.registry)
+            for name, client in clients.items()
+        }
+        own = LedRegion(OwnRegion(self.rollouts, self.rollbacks), require=self.home.require, registry=self.registry)
         self.rollback_leader = RollbackLeader(
             self._topology,
             here,

@@ -1,6 +1,5 @@
 """What takes a promotion back by itself: gates, crashes, corrupt bundles, a region that is away."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -78,15 +77,14 @@ async def test_a_failure_in_the_second_region_takes_the_first_one_back_too(tmp_p
     agent = client(topology)
     async with running_regions(topology):
         await make_live(topology, tmp_path, ["home", "away"])
-        await agent.put_promotion("p-2", make_order(bad, ["home", "away"], min_requests=12))
+        await agent.put_promotion("p-2", make_order(bad, ["home", "away"], min_requests=60))
         promotion = await finished(agent, "p-2")
         for region in ("home", "away"):
             await settled(client(topology, region=region))
             assert await infer(topology, region) == (200, "rel-1", region)
             assert server_names(topology, region) == ["rel-1"]
     assert promotion["state"] == "rolled_back"
-    # At 50 %, or at 100 % where what it did before it died was enough for the step.
-    assert re.match(r"away, canary (50|100) %: gate ", promotion["reason"])
+    assert promotion["reason"].startswith("away, canary 50 %: gate ")
     assert [part(promotion, region)["state"] for region in ("home", "away")] == ["rolled_back", "rolled_back"]
 
 

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from serving.regions.acting.home import Home, LedRegion, OwnRegion
 from serving.regions.acting.metrics import AgentMetrics
-from serving.regions.acting.promotion_leader import PromotionLeader
-from serving.regions.acting.promotion_orders import PromotionOrders
 from serving.regions.acting.regional_rollbacks import RegionalRollbacks
-from serving.regions.acting.rollback_leader import RollbackLeader
 from serving.regions.acting.rollback_worker import RollbackWorker
 from serving.regions.acting.rollout_worker import RolloutWorker
 from serving.regions.acting.serving_state import ServingState
 from serving.regions.acting.supervision import Loops
 from serving.regions.deciding.timing import Timing
+from serving.regions.leading.home import Home
+from serving.regions.leading.led_region import LedRegion, OwnRegion
+from serving.regions.leading.promotion_leader import PromotionLeader
+from serving.regions.leading.promotion_orders import PromotionOrders
+from serving.regions.leading.rollback_leader import RollbackLeader
 from serving.regions.places.peers import Peers
 from serving.regions.places.topology import Region, Topology
 from serving.regions.registry.epochs import EpochStore
@@ -115,8 +116,10 @@ class SimulatedAgent:
         links = {other.name: self._link(other.name) for other in others}
         urls = {other.name: other.agent_url for other in topology.regions}
         self.home = Home(region.name, urls, registry=self.registry, epochs=self.epochs, peers=links)
-        led = {name: LedRegion(link, self.home, self.registry) for name, link in links.items()}
-        led[region.name] = LedRegion(OwnRegion(self.rollouts, self.rollbacks), self.home, self.registry)
+        led = {name: LedRegion(link, require=self.home.require, registry=self.registry) for name, link in links.items()}
+        led[region.name] = LedRegion(
+            OwnRegion(self.rollouts, self.rollbacks), require=self.home.require, registry=self.registry
+        )
         self.rollback_leader = RollbackLeader(
             topology,
             region.name,

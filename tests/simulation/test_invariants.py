@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from serving.regions.acting import home
-from serving.regions.acting.promotion_leader import PromotionLeader
 from serving.regions.acting.rollout_worker import RolloutWorker
 from serving.regions.acting.serving_state import ServingState
 from serving.regions.acting.worker import Worker
@@ -17,6 +15,8 @@ from serving.regions.deciding.promotion_state import Promotion
 from serving.regions.deciding.rollout_decision import finish_replication
 from serving.regions.deciding.rollout_revert import weights_restored
 from serving.regions.deciding.rollout_state import Do, Rollout
+from serving.regions.leading import home
+from serving.regions.leading.promotion_leader import PromotionLeader
 from serving.regions.registry.epochs import EpochStore
 from tests.simulation.simulation import simulate
 from tests.simulation.story import Event, Story

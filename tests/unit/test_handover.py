@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from serving.errors import Conflict, InvalidInput
-from serving.regions.acting.handover import make_papers, merge_papers
 from serving.regions.deciding.policy import PromotionPolicy
 from serving.regions.deciding.promotion_state import Promotion, read_promotion, unasked
 from serving.regions.deciding.rollback_order import RollbackOrder, read_rollback_order
+from serving.regions.leading.handover import make_papers, merge_papers
 from serving.regions.registry import schema
 from serving.regions.registry.epochs import Epoch
 from serving.regions.registry.registry import Event, Registry

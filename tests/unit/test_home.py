@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from serving.errors import InvalidInput, Unreachable
-from serving.regions.acting.handover import make_papers
-from serving.regions.acting.home import Home
-from serving.regions.acting.leader import Leader
+from serving.regions.leading.handover import make_papers
+from serving.regions.leading.home import Home
+from serving.regions.leading.leader import Leader
 from serving.regions.registry.epochs import Epoch, EpochStore
 from serving.regions.registry.registry import Registry
 

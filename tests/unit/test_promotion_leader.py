@@ -10,10 +10,10 @@ import pytest
 
 from serving.errors import Conflict, Unreachable
 from serving.regions.acting.metrics import AgentMetrics
-from serving.regions.acting.promotion_leader import PromotionLeader
-from serving.regions.acting.promotion_orders import PromotionOrders
 from serving.regions.deciding.promotion_state import read_promotion
 from serving.regions.deciding.timing import Timing
+from serving.regions.leading.promotion_leader import PromotionLeader
+from serving.regions.leading.promotion_orders import PromotionOrders
 from serving.regions.places.topology import Region, Topology
 from serving.regions.registry.epochs import Epoch
 from serving.regions.registry.registry import Event, Registry

@@ -1,1 +1,1 @@
-"""Carries out what `deciding/` decides: leaders at home, workers in each region, the agent's API."""
+"""What an agent does in its own region: workers that carry out what `deciding/` decides, and what keeps them up."""

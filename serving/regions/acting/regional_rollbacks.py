@@ -8,8 +8,7 @@ it in its registry too: there it stands as any other rollback.
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from serving.errors import Conflict, Fenced
-from serving.regions.acting.rollback_leader import asked_release
+from serving.errors import Conflict, Fenced, NotFound
 from serving.regions.acting.rollback_worker import RollbackWorker
 from serving.regions.deciding.rollback_order import Asked, read_asked, show_regional
 from serving.regions.deciding.rollback_state import Rollback, read_rollback
@@ -112,3 +111,14 @@ class RegionalRollbacks:
     def _unreported(self) -> list[Rollback]:
         newest = (read_rollback(document) for document in self._store.newest())
         return [r for r in newest if "asked" in r.order and r.settled and not r.reported]
+
+
+def asked_release(registry: Registry, asked: Asked) -> str | None:
+    """The release that an order names, by itself or by its version; raises NotFound for one that is not the model's."""
+    release = asked.release
+    if asked.version is not None:
+        release = registry.find_version(asked.model, asked.version)
+    if release is not None and registry.release(release)[0].model != asked.model:
+        known = ", ".join(registry.been_live(asked.model)[-10:])
+        raise NotFound(f"unknown release of model {asked.model}", got=release, expected=known)
+    return release

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from serving.errors import Conflict, FlightpathError, NotFound, Unreachable
-from serving.regions.acting.leader import Leader, refuses
+from serving.regions.acting.regional_rollbacks import asked_release
 from serving.regions.acting.supervision import Complaints
 from serving.regions.deciding.promotion_state import RUNNING as PROMOTION_RUNNING
 from serving.regions.deciding.promotion_state import Promotion, is_open, read_promotion
@@ -35,6 +35,7 @@ from serving.regions.deciding.rollback_order import (
 )
 from serving.regions.deciding.rollback_state import SWITCHING, find_target, read_region_order
 from serving.regions.deciding.timing import DEFAULT_TIMING, Timing
+from serving.regions.leading.leader import Leader, refuses
 from serving.regions.places.peers import Peers
 from serving.regions.places.topology import Topology
 from serving.regions.registry import schema
@@ -340,17 +341,6 @@ class RollbackLeader(Leader):
         self._store.save(order.id, order.to_json(), open=order.open, event=event)
         if message is not None:
             logger.info("rollback %s: %s", order.id, message)
-
-
-def asked_release(registry: Registry, asked: Asked) -> str | None:
-    """The release that an order names, by itself or by its version; raises NotFound for one that is not the model's."""
-    release = asked.release
-    if asked.version is not None:
-        release = registry.find_version(asked.model, asked.version)
-    if release is not None and registry.release(release)[0].model != asked.model:
-        known = ", ".join(registry.been_live(asked.model)[-10:])
-        raise NotFound(f"unknown release of model {asked.model}", got=release, expected=known)
-    return release
 
 
 def _event(order: RollbackOrder, message: str) -> Event:

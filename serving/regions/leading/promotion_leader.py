@@ -14,9 +14,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from serving.errors import FlightpathError, NotFound, Unreachable
-from serving.regions.acting.leader import Leader, refuses
 from serving.regions.acting.metrics import AgentMetrics
-from serving.regions.acting.promotion_store import PromotionStore
 from serving.regions.acting.supervision import Complaints
 from serving.regions.deciding.policy import PromotionPolicy
 from serving.regions.deciding.promotion_decision import (
@@ -40,6 +38,8 @@ from serving.regions.deciding.promotion_state import (
 )
 from serving.regions.deciding.rollout_state import ABORTED, CANARY, LIVE, QUEUED, ROLLED_BACK
 from serving.regions.deciding.timing import DEFAULT_TIMING, Timing
+from serving.regions.leading.leader import Leader, refuses
+from serving.regions.leading.promotion_store import PromotionStore
 from serving.regions.registry.registry import Registry
 
 logger = logging.getLogger(__name__)

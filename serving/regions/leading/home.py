@@ -9,21 +9,18 @@ merged when it is back.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
-from serving.errors import Conflict, Fenced, FlightpathError, InvalidInput, Unreachable
-from serving.regions.acting.handover import make_papers, merge_papers
-from serving.regions.acting.leader import Leader
-from serving.regions.acting.rollback_worker import RollbackWorker
-from serving.regions.acting.rollout_worker import RolloutWorker
+from serving.errors import Conflict, Fenced, FlightpathError, InvalidInput
 from serving.regions.deciding.timing import DEFAULT_TIMING
+from serving.regions.leading.handover import make_papers, merge_papers
+from serving.regions.leading.leader import Leader
 from serving.regions.registry.epochs import BEFORE_EPOCHS, Epoch, EpochStore, read_epoch
 from serving.regions.registry.registry import Registry
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
-_MAX_REASON = 1000
+_MAX_REASON: Final = 1000
 
 
 class HomePort(Protocol):
@@ -275,54 +272,3 @@ def _led(papers: Mapping[str, Any]) -> Epoch:
         return read_epoch(papers.get("led"))
     except InvalidInput:
         return BEFORE_EPOCHS
-
-
-class _Ordered(Protocol):
-    async def put_rollout(self, id: str, order: dict[str, Any]) -> dict[str, Any]: ...
-
-    async def get_rollout(self, id: str) -> dict[str, Any]: ...
-
-    async def revert_rollout(self, id: str, reason: str, epoch: dict[str, Any] | None = None) -> dict[str, Any]: ...
-
-    async def put_region_rollback(self, id: str, order: dict[str, Any]) -> dict[str, Any]: ...
-
-
-class OwnRegion:
-    """This agent's own region, as `AgentClient` is another one."""
-
-    def __init__(self, rollouts: RolloutWorker, rollbacks: RollbackWorker) -> None:
-        self.put_rollout = rollouts.put_rollout
-        self.get_rollout = rollouts.get_rollout
-        self.revert_rollout = rollouts.revert_rollout
-        self.put_region_rollback = rollbacks.put_region_rollback
-
-
-class LedRegion:
-    """A region as the leaders order it: in the epoch in which this agent leads, and not at all when it does not.
-
-    A refusal because of a later epoch says nothing about the order, so nothing is concluded from it.
-    """
-
-    def __init__(self, region: _Ordered, home: Home, registry: Registry) -> None:
-        self._region = region
-        self._home = home
-        self._registry = registry
-
-    async def put_rollout(self, id: str, order: dict[str, Any]) -> dict[str, Any]:
-        return await self._order(lambda epoch: self._region.put_rollout(id, {**order, "epoch": epoch}))
-
-    async def get_rollout(self, id: str) -> dict[str, Any]:
-        return await self._region.get_rollout(id)
-
-    async def revert_rollout(self, id: str, reason: str) -> dict[str, Any]:
-        return await self._order(lambda epoch: self._region.revert_rollout(id, reason, epoch))
-
-    async def put_region_rollback(self, id: str, order: dict[str, Any]) -> dict[str, Any]:
-        return await self._order(lambda epoch: self._region.put_region_rollback(id, {**order, "epoch": epoch}))
-
-    async def _order(self, call: Callable[[dict[str, Any]], Awaitable[T]]) -> T:
-        try:
-            epoch = await self._registry.run(self._home.require)
-            return await call(epoch.to_json())
-        except Fenced as refused:
-            raise Unreachable("this agent does not lead", got=str(refused), expected="its own epoch") from refused

@@ -18,14 +18,14 @@ from starlette.routing import Route
 from serving.asgi import parse_json_object, read_body
 from serving.credentials import TokenFolder, bearer
 from serving.errors import FlightpathError, InvalidInput, NotFound, Unauthorized
-from serving.regions.acting.home import Home
 from serving.regions.acting.metrics import AgentMetrics
-from serving.regions.acting.promotion_orders import OVERRIDE, PromotionOrders
 from serving.regions.acting.regional_rollbacks import RegionalRollbacks
-from serving.regions.acting.rollback_leader import RollbackLeader
 from serving.regions.acting.rollback_worker import RollbackWorker
 from serving.regions.acting.rollout_worker import RolloutWorker
 from serving.regions.acting.serving_state import ServingState
+from serving.regions.leading.home import Home
+from serving.regions.leading.promotion_orders import OVERRIDE, PromotionOrders
+from serving.regions.leading.rollback_leader import RollbackLeader
 from serving.regions.places.client import ON_BEHALF_OF
 from serving.regions.registry.registry import Event, Registry
 from serving.regions.servers.server_metrics import gather_metrics

@@ -12,7 +12,6 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from serving.errors import InvalidInput
-from serving.regions.acting.promotion_orders import OVERRIDE
 from serving.regions.deciding.promotion_state import RUNNING, Promotion, is_open, read_promotion
 from serving.regions.deciding.rollback_order import (
     RollbackOrder,
@@ -22,6 +21,7 @@ from serving.regions.deciding.rollback_order import (
     supersede_in,
 )
 from serving.regions.deciding.rollout_state import ABORTED
+from serving.regions.leading.promotion_orders import OVERRIDE
 from serving.regions.registry import schema
 from serving.regions.registry.epochs import Epoch, read_epoch
 from serving.regions.registry.registry import (

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from serving.errors import Conflict
-from serving.regions.acting.promotion_store import PromotionStore
 from serving.regions.acting.threads import InThread, in_own_thread
 from serving.regions.deciding.promotion_state import (
     RUNNING,
@@ -21,6 +20,7 @@ from serving.regions.deciding.promotion_state import (
     show_promotion,
 )
 from serving.regions.deciding.rollout_state import ABORTED, LIVE
+from serving.regions.leading.promotion_store import PromotionStore
 from serving.regions.places.topology import Topology
 from serving.regions.registry.epochs import Epoch
 from serving.regions.registry.registry import Event, Registry
