@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fakes.survival import SUPERVISOR, World, start_world, survive_promotion, survive_rollback
+from tests.fakes.users import users_of
 
 IN_A_PROMOTION = [
     pytest.param("candidate", "canary", marks=pytest.mark.smoke),
@@ -44,21 +45,21 @@ def beside(victim: str) -> str:
 
 @pytest.mark.parametrize(("victim", "point"), IN_A_PROMOTION)
 async def test_a_promotion_ends_as_it_would_have(regions: World, victim: str, point: str) -> None:
-    async with regions.users(beside(victim)) as users:
+    async with users_of(regions.topology, beside(victim), each=1, pause_s=0.05) as users:
         await survive_promotion(regions, victim, point, stopped=True)
-    assert (users.failed, users.served > 0) == ([], True)
+    assert (users.failures, users.answered > 0) == ([], True)
 
 
 @pytest.mark.parametrize(("victim", "point"), IN_A_ROLLBACK)
 async def test_a_rollback_ends_as_it_would_have(regions: World, victim: str, point: str) -> None:
-    async with regions.users(beside(victim)) as users:
+    async with users_of(regions.topology, beside(victim), each=1, pause_s=0.05) as users:
         await survive_rollback(regions, victim, point, stopped=True)
-    assert (users.failed, users.served > 0) == ([], True)
+    assert (users.failures, users.answered > 0) == ([], True)
 
 
 async def test_a_stopped_supervisor_stops_nothing_that_it_supervises_and_goes_on_when_continued(regions: World) -> None:
     supervisor, before = regions.processes[SUPERVISOR], regions.supervised()
-    async with regions.users("home", "away") as users:
+    async with users_of(regions.topology, "home", "away", each=1, pause_s=0.05) as users:
         supervisor.send_signal(signal.SIGSTOP)
         try:
             assert await regions.promote() == "live: None"
@@ -67,7 +68,7 @@ async def test_a_stopped_supervisor_stops_nothing_that_it_supervises_and_goes_on
             assert regions.supervised() == before
         finally:
             supervisor.send_signal(signal.SIGCONT)
-    assert (users.failed, users.served > 0) == ([], True)
+    assert (users.failures, users.answered > 0) == ([], True)
     # The time for which it was stopped is no silence of theirs: only the gateway that is stopped now is replaced.
     os.kill(before["gateway-home"].pid, signal.SIGSTOP)
     async with asyncio.timeout(60):

@@ -10,7 +10,7 @@ import pytest
 
 from serving.processes import read_records
 from serving.regions.registry.schema import HEAD
-from tests.fakes.ages import PROJECT, Ages, checkout, users_of
+from tests.fakes.ages import PROJECT, Ages, checkout
 from tests.fakes.regions import (
     client,
     finished,
@@ -24,6 +24,7 @@ from tests.fakes.regions import (
     rolled_back,
     settled,
 )
+from tests.fakes.users import users_of
 
 FIRST_SCHEMA: Final = "a608453"
 """The last commit whose registry has revision 0001."""

@@ -28,7 +28,6 @@ from serving.regions.registry import schema
 from serving.regions.servers.launcher import LaunchSettings
 from serving.regions.traffic.gateway_traffic import GatewayTraffic
 from serving.web_server import ServerLimits, WebServer, bind_listener
-from tests.fakes.ages import users_of
 from tests.fakes.ports import free_port
 from tests.fakes.regions import (
     MODEL,
@@ -44,6 +43,7 @@ from tests.fakes.regions import (
     rolled_back,
     settled,
 )
+from tests.fakes.users import users_of
 
 FOLDER: Final = Path(__file__).resolve().parent.parent / "recorded" / "agents"
 _MOST: Final = 3

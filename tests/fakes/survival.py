@@ -14,8 +14,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +41,7 @@ from tests.fakes.regions import (
     no_servers_left,
     write_topology,
 )
+from tests.fakes.users import users_of
 
 PROMOTION_POINTS = ("replicating", "starting", "golden", "canary", "live")
 ROLLBACK_POINTS = ("ordered", "starting", "switching", "draining", "done")
@@ -54,14 +54,6 @@ _LARGE = 96 * 1024 * 1024
 
 
 SUPERVISOR = "supervisor"
-
-
-@dataclass
-class Users:
-    """What the users of some regions were answered."""
-
-    served: int = 0
-    failed: list[str] = field(default_factory=list)
 
 
 class World:
@@ -185,32 +177,6 @@ class World:
         """One request of a user; refusals are no affair of these tests, which kill gateways too."""
         with contextlib.suppress(aiohttp.ClientError, OSError):
             await infer(self.topology, region)
-
-    @contextlib.asynccontextmanager
-    async def users(self, *regions: str, every_s: float = 0.05) -> AsyncIterator[Users]:
-        """Users of these regions, who ask on and on; nothing is suppressed."""
-        users = Users()
-
-        async def ask_on(region: str) -> None:
-            while True:
-                try:
-                    answer = await infer(self.topology, region)
-                except (aiohttp.ClientError, OSError) as broken:
-                    users.failed.append(f"{region}: {broken!r}")
-                else:
-                    users.served += answer[0] == 200
-                    if answer[0] != 200:
-                        users.failed.append(f"{region}: {answer}")
-                await asyncio.sleep(every_s)
-
-        asking = [asyncio.create_task(ask_on(region)) for region in regions]
-        try:
-            yield users
-        finally:
-            for task in asking:
-                task.cancel()
-            ended = await asyncio.gather(*asking, return_exceptions=True)
-        assert all(isinstance(end, asyncio.CancelledError) for end in ended), ended
 
     async def health(self, region: str) -> str:
         """What the region's agent says of itself: `200 ok`, `503 …`, or `gone` while it does not run."""
@@ -443,11 +409,11 @@ async def outlast(
 
     # Few answers for each step: many would prove that a server which has just started on a busy machine is slower, and
     # none of this is about latency. Steps of a second, so that it is under way when the outage begins.
-    async with world.users("home", "away", every_s=0.25) as users:
+    async with users_of(world.topology, "home", "away", each=1, pause_s=0.25) as users:
         ended = await world.promote(kill=happen, every_s=0.25, bake_s=1.0)
         assert ended == "live: None", ended
         await world.check_unharmed()
-    assert (users.failed, users.served > 0) == ([], True)
+    assert (users.failures, users.answered > 0) == ([], True)
     kept = await world.ask(client(world.topology).get_override)
     assert int(kept["reason"] or 0) >= acknowledged
     return said

@@ -12,7 +12,6 @@ from serving.errors import Unauthorized
 from serving.regions.places.client import AgentClient
 from serving.regions.places.topology import Topology
 from serving.regions.traffic.gateway_traffic import GatewayTraffic
-from tests.fakes.ages import users_of
 from tests.fakes.regions import (
     MODEL,
     client,
@@ -29,6 +28,7 @@ from tests.fakes.regions import (
     running_regions,
     settled,
 )
+from tests.fakes.users import users_of
 
 
 async def replays_counted(topology: Topology, region: str, peer_token: str) -> int:
