@@ -145,6 +145,14 @@ def test_only_users_are_evidence_unless_the_policy_takes_replays() -> None:
 # Latency
 
 
+def test_a_wide_margin_is_kept_however_evident_a_small_difference_is() -> None:
+    live, slower = counters(answered=60, latency_ms=0.7), counters(answered=60, latency_ms=1.0)
+    assert status("latency", slower, live) == FAILED
+    assert status("latency", slower, live, replace(POLICY, latency_margin=1000.0)) == INCONCLUSIVE
+    far = counters(answered=60, latency_ms=1000.0)
+    assert status("latency", far, live, replace(POLICY, latency_margin=1000.0)) == FAILED
+
+
 def test_slower_answers_fail_and_equal_ones_pass() -> None:
     live = counters(answered=2000, latency_ms=20.0)
     assert status("latency", counters(answered=2000, latency_ms=20.0), live) == PASSED

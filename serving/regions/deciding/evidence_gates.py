@@ -186,6 +186,8 @@ class _Comparison:
         )
         if status != FAILED and reaches(_slower(recorded, _bounds(self.recorded), factor), self.alpha):
             status, shown = FAILED, self.recorded
+        if status == FAILED and not _any_beyond(timed or self.recorded, bounds_ms, factor):
+            status = INCONCLUSIVE
         ours = summed(window.candidate.users.latencies for window in shown)
         theirs = summed(window.live.users.latencies for window in shown if window.live is not None)
         p95, live_p95 = percentile_ms(bounds_ms, ours, 0.95), percentile_ms(bounds_ms, theirs, 0.95)
@@ -296,6 +298,17 @@ def _slower(strata: Sequence[LatencyStratum], bounds_ms: Sequence[float], factor
         return 0.0
     tail = excess_evidence(tail_strata(strata, bounds_ms, factor=factor))
     return max(slower_evidence(strata, bounds_ms, factor), tail) - math.log(2)
+
+
+def _any_beyond(windows: Sequence[Window], bounds_ms: Sequence[float], factor: float) -> bool:
+    """Whether any answer was slower than the margin allows of the live version's fastest one: where none was, the
+    policy allows whatever was seen, and a tail that few answers cannot show yet refutes nothing."""
+    ours = summed(window.candidate.users.latencies for window in windows)
+    theirs = summed(window.live.users.latencies for window in windows if window.live is not None)
+    slowest = max((number for number, count in enumerate(ours) if count), default=0)
+    fastest = min((number for number, count in enumerate(theirs) if count), default=0)
+    edges_ms = (0.0, *bounds_ms, math.inf)
+    return edges_ms[slowest + 1] > factor * edges_ms[fastest]
 
 
 def _within_latency(strata: Sequence[LatencyStratum], bounds_ms: Sequence[float], factor: float) -> float:
