@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from serving.bundle import TensorSpec
 from serving.files import canonical_json
 from tasks.artifacts import Figure
-from tasks.data.digits import stratified_split
-from tasks.data.module import LoadedData, Split
-from tasks.evaluation.classification import classification_golden, judge_classification, majority_class
-from tasks.training.family import Golden, HeldOut, Judgement, Signature
-from tasks.training.recipes import OptimizerConfig, Recipe
+from tasks.data.splitting import stratified_split
+from tasks.families.classification import classification_golden, judge_classification, majority_class
+from tasks.recipes.data_source import LoadedData, Split
+from tasks.recipes.family import Golden, HeldOut, Judgement, Signature
+from tasks.recipes.recipe import OptimizerConfig, Recipe
 
 FEATURES = 30
 CLASSES = 2

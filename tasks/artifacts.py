@@ -45,6 +45,10 @@ class ReleasePlan:
     code_version: str
     """SHA-256 over the sources that decide a model's content."""
     data_hash: str
+    overrides: str = ""
+    """What this release changes of its recipe, as JSON; empty if nothing."""
+    recipe_sources: str = ""
+    """SHA-256 (hex) of a user's recipe's modules; empty for a recipe that ships."""
 
 
 @dataclass(kw_only=True)

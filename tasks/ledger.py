@@ -23,7 +23,7 @@ from tasks.progress import announce
 
 Artifact = TypeVar("Artifact")
 
-_IDENTITY = ("recipe", "seed", "data_hash")
+_IDENTITY = ("recipe", "overrides", "recipe_sources", "seed", "data_hash")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ def data(plan: ReleasePlan) -> Dataset:
 
 
 @workflow
-def training(plan: ReleasePlan, dataset: Dataset) -> Checkpoint:
-    """Train with DDP on Ray."""
-    return train_model(plan=plan, dataset=dataset)
+def training(plan: ReleasePlan, dataset: Dataset, launcher: str = "ray") -> Checkpoint:
+    """Train with DDP on Ray, or by PyTorch elastic (`elastic`): the same loop, the same curve."""
+    return train_model(plan=plan, dataset=dataset, launcher=launcher)
 
 
 @workflow
@@ -29,10 +29,10 @@ def evaluation(plan: ReleasePlan, dataset: Dataset, checkpoint: Checkpoint) -> E
 
 @workflow
 def train(
-    recipe: str = "resnet-digits", seed: int = 1, release_id: str = ""
+    recipe: str = "resnet-digits", overrides: str = "", launcher: str = "ray", seed: int = 1, release_id: str = ""
 ) -> tuple[ReleasePlan, Dataset, Checkpoint, Evaluation]:
     """Everything up to an evaluated checkpoint, for a run that goes to no region."""
-    plan = plan_training(recipe=recipe, release_id=release_id, seed=seed)
+    plan = plan_training(recipe=recipe, overrides=overrides, launcher=launcher, release_id=release_id, seed=seed)
     dataset = data(plan=plan)
-    checkpoint = training(plan=plan, dataset=dataset)
+    checkpoint = training(plan=plan, dataset=dataset, launcher=launcher)
     return plan, dataset, checkpoint, evaluation(plan=plan, dataset=dataset, checkpoint=checkpoint)

@@ -24,12 +24,13 @@ from serving.releases import check_name
 from serving.settings import Settings
 from serving.store import ArtifactStore
 from tasks.artifacts import Dataset
-from tasks.data.module import fetch_dataset
+from tasks.data.dataset import fetch_dataset
 from tasks.ledger import Ledger
 from tasks.promotion.readiness import check_ports
+from tasks.recipes.finding import get_recipe
+from tasks.recipes.recipe import Recipe
 from tasks.release.plan import check_regions
 from tasks.release.report import report_from_json
-from tasks.training.recipes import Recipe, get_recipe
 
 _TICK_S = 0.2
 

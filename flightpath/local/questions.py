@@ -14,7 +14,7 @@ import aiohttp
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data.module import read_split
+from tasks.data.dataset import read_split
 
 
 class Unanswered(Exception):

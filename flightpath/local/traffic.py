@@ -24,7 +24,7 @@ from serving.regions.places.topology import Region, load_topology
 from serving.settings import Settings
 from serving.store import ArtifactStore
 from tasks.artifacts import Dataset
-from tasks.data.module import fetch_dataset
+from tasks.data.dataset import fetch_dataset
 from tasks.ledger import Ledger
 
 _WAIT_S = 0.25

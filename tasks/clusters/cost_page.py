@@ -42,7 +42,7 @@ def _drawn(report: CostReport) -> str:
     """Smallest and largest have a scale each: between them lie GPUs that cost fifty times the rest."""
     from matplotlib.patches import Patch
 
-    from tasks.evaluation.drawing import drawing
+    from tasks.drawing import drawing
 
     if not report.regions:
         return ""

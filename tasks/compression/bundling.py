@@ -10,10 +10,10 @@ from serving.credentials import SigningKey
 from serving.errors import PermanentError
 from serving.store import ArtifactStore
 from tasks.artifacts import BundleRef, CompressedModel, Evaluation, Figure, ReleasePlan
-from tasks.compression.compress import fetch_compressed
-from tasks.compression.packing import PackedVariant
-from tasks.evaluation.accuracy import read_evaluation
-from tasks.training.recipes import Recipe, fingerprint
+from tasks.compression.stage import fetch_compressed
+from tasks.evaluation.stage import read_evaluation
+from tasks.recipes.packing import PackedVariant
+from tasks.recipes.recipe import Recipe, fingerprint
 
 
 def build_bundle(

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.files import canonical_json, write_atomically
-from tasks.data.module import Split
-from tasks.training.family import Signature
+from tasks.recipes.data_source import Split
+from tasks.recipes.family import Signature
 
 CALIBRATION: Final = "calibration.json"
 CALIBRATION_SEED: Final = 7

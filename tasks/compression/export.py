@@ -17,8 +17,8 @@ import onnx
 from serving.errors import InvalidInput, PermanentError
 from serving.files import write_atomically
 from tasks.compression.sessions import open_session, run_outputs
-from tasks.data.module import Split
-from tasks.training.family import Family, Signature
+from tasks.recipes.data_source import Split
+from tasks.recipes.family import Family, Signature
 
 if TYPE_CHECKING:
     import torch

@@ -15,12 +15,12 @@ from serving.bundle import Measurement
 from serving.errors import InvalidInput, PermanentError
 from serving.files import canonical_json, write_atomically
 from tasks.artifacts import Figure
-from tasks.compression.packing import Packed, PackedVariant, PackingJob
-from tasks.data.module import read_split
+from tasks.data.dataset import read_split
 from tasks.data.tokenizer import BOS, END, EOS, TOKENIZER_FILES, load_tokenizer
-from tasks.evaluation.accuracy import predict
+from tasks.recipes.family import Judgement
+from tasks.recipes.packing import Packed, PackedVariant, PackingJob
 from tasks.training.determinism import reproducible_torch
-from tasks.training.family import Judgement
+from tasks.training.inference import predict
 
 if TYPE_CHECKING:
     import torch

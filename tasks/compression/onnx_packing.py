@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from tasks.compression import report
 from tasks.compression.calibration import CALIBRATION, choose_samples, write_summary
 from tasks.compression.export import export_onnx, verify_export
-from tasks.compression.packing import Packed, PackedVariant, PackingJob
 from tasks.compression.qdq import CPU, TENSORRT, quantize
 from tasks.compression.sessions import open_session, run_outputs
-from tasks.data.module import Split, read_split
-from tasks.evaluation.accuracy import predict
+from tasks.data.dataset import read_split
 from tasks.evaluation.latency import Latency, measure_latency
 from tasks.progress import announce
-from tasks.training.family import Judgement, Signature
+from tasks.recipes.data_source import Split
+from tasks.recipes.family import Judgement, Signature
+from tasks.recipes.packing import Packed, PackedVariant, PackingJob
+from tasks.training.inference import predict
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -44,7 +45,7 @@ class OnnxPacking:
         choice = report.choose_variant(
             fp32_accuracy=judgements[report.FP32].accuracy,
             int8_accuracy=judgements[report.INT8_CPU].accuracy,
-            bound=job.recipe.min_int8_accuracy_ratio,
+            bound=job.min_int8_accuracy_ratio,
         )
         sizes = {variant: (job.folder / file).stat().st_size for variant, file in report.FILES.items()}
         return Packed(
@@ -68,7 +69,7 @@ def _export(job: PackingJob, test: Split) -> float:
 
 
 def _quantize(job: PackingJob) -> None:
-    split = choose_samples(read_split(job.data, "train"), job.recipe.calibration_samples)
+    split = choose_samples(read_split(job.data, "train"), job.calibration_samples)
     source, cache = job.folder / report.FILES[report.FP32], job.scratch / "ranges.json"
     signature = job.family.signature()
     for variant, profile in ((report.INT8_CPU, CPU), (report.INT8_TENSORRT, TENSORRT)):

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from tasks.artifacts import CompressedModel
 from tasks.compression.calibration import CALIBRATION
-from tasks.compression.compress import COMPRESSED
+from tasks.compression.stage import COMPRESSED
 from tasks.data.addresses import read_record
-from tasks.evaluation.drawing import drawing
+from tasks.drawing import drawing
 
 _SHOWN_TENSORS: Final = 40
 """More rows than this are not readable; the widest ranges are shown."""

@@ -21,8 +21,8 @@ from serving.errors import PermanentError
 from serving.files import write_atomically
 from tasks.compression.calibration import CalibrationBatches
 from tasks.compression.export import strip
-from tasks.data.module import Split
-from tasks.training.family import Signature
+from tasks.recipes.data_source import Split
+from tasks.recipes.family import Signature
 
 _QUANTIZED_OPERATIONS: Final = (
     *("Add", "AveragePool", "Clip", "Conv", "Gemm", "GlobalAveragePool", "MatMul", "MaxPool", "Relu", "Reshape"),

@@ -9,7 +9,7 @@ from typing import Any, Final
 from serving.bundle import Measurement
 from tasks.artifacts import Figure
 from tasks.evaluation.latency import Latency
-from tasks.training.family import Judgement
+from tasks.recipes.family import Judgement
 
 FP32: Final = "onnxruntime-cpu-fp32"
 INT8_CPU: Final = "onnxruntime-cpu-int8"

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import PermanentError
-from tasks.data.module import Split
-from tasks.training.family import Signature
+from tasks.recipes.data_source import Split
+from tasks.recipes.family import Signature
 
 if TYPE_CHECKING:
     import onnxruntime

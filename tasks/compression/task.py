@@ -4,47 +4,34 @@ import os
 import subprocess
 from pathlib import Path
 
-from flytekit import current_context, task
+from flytekit import current_context
 
 from serving.credentials import SigningKey
 from serving.settings import Settings
 from serving.store import ArtifactStore
 from tasks.actor import present_actor
 from tasks.artifacts import BundleRef, Checkpoint, CompressedModel, Dataset, Evaluation, ReleasePlan
-from tasks.boundary import at_boundary, publish_deck
-from tasks.ledger import Ledger
+from tasks.recipes.finding import recipe_of
+from tasks.shell import stage
 
 
-@task(enable_deck=True, deck_fields=())
-@at_boundary
+@stage("compression", page="tasks.compression.plots:compression_page")
 def compress_model(
     plan: ReleasePlan, dataset: Dataset, checkpoint: Checkpoint, evaluation: Evaluation
 ) -> CompressedModel:
     """Export to ONNX and quantize to INT8 for CPU and for TensorRT."""
-    from tasks.compression.compress import compress
-    from tasks.compression.plots import compression_page
-    from tasks.training.recipes import get_recipe
+    from tasks.compression.stage import compress
 
-    store = ArtifactStore(plan.store_uri)
-    compressed = Ledger(store, plan.release_id).once(
-        "compression",
-        CompressedModel,
-        lambda: compress(get_recipe(plan.recipe), dataset, checkpoint, evaluation, store),
-    )
-    publish_deck(plan.release_id, "compression", "Compression", compression_page(compressed))
-    return compressed
+    return compress(recipe_of(plan), dataset, checkpoint, evaluation, ArtifactStore(plan.store_uri))
 
 
-@task
-@at_boundary
+@stage("bundle")
 def build_bundle(
     plan: ReleasePlan, dataset: Dataset, checkpoint: Checkpoint, evaluation: Evaluation, compressed: CompressedModel
 ) -> BundleRef:
     """Seal and sign what every region will serve."""
     from tasks.compression import bundling
-    from tasks.training.recipes import get_recipe
 
-    store = ArtifactStore(plan.store_uri)
     lineage = {
         "commit": _commit(),
         "code": plan.code_version,
@@ -54,19 +41,8 @@ def build_bundle(
         "actor": present_actor(),
         "execution": current_context().execution_id.name if current_context().execution_id else "local",
     }
-    return Ledger(store, plan.release_id).once(
-        "bundle",
-        BundleRef,
-        lambda: bundling.build_bundle(
-            get_recipe(plan.recipe),
-            plan,
-            compressed,
-            evaluation,
-            store,
-            SigningKey.ensure(Settings().root / "keys"),
-            lineage,
-        ),
-    )
+    store, key = ArtifactStore(plan.store_uri), SigningKey.ensure(Settings().root / "keys")
+    return bundling.build_bundle(recipe_of(plan), plan, compressed, evaluation, store, key, lineage)
 
 
 def _commit() -> str:

@@ -4,15 +4,14 @@ import hashlib
 import importlib.util
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from serving.bundle import hash_file
 from serving.errors import InvalidInput
 from serving.files import canonical_json
-from tasks.data.module import LoadedData, Split
+from tasks.data.splitting import stratified_split
+from tasks.recipes.data_source import LoadedData, Split
 
 _MAX_PIXEL = 16.0
 """The data set counts dark pixels in 4x4 cells, hence 0 to 16."""
@@ -47,28 +46,6 @@ class Digits:
             name: {"images": images[indices], "labels": labels[indices]} for name, indices in chosen.items()
         }
         return LoadedData(splits=splits, classes=[str(name) for name in raw.target_names])
-
-
-def stratified_split(
-    labels: NDArray[np.int64], *, seed: int, shares: dict[str, float], rest: str = "train"
-) -> dict[str, NDArray[np.int64]]:
-    """Indices per split, every class cut in the same shares, each split in random order.
-
-    Args:
-        labels: (samples,) class of each sample.
-        shares: share of each named split, 0 to 1; what remains goes to `rest`.
-    """
-    generator = np.random.Generator(np.random.PCG64(seed))
-    parts: dict[str, list[Any]] = {name: [] for name in (*shares, rest)}
-    for label in np.unique(labels):
-        members = generator.permutation(np.flatnonzero(labels == label))
-        start = 0
-        for name, share in shares.items():
-            stop = start + round(share * len(members))
-            parts[name].append(members[start:stop])
-            start = stop
-        parts[rest].append(members[start:])
-    return {name: generator.permutation(np.concatenate(pieces)) for name, pieces in parts.items()}
 
 
 def _data_file() -> Path:

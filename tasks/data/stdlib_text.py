@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from serving.errors import InvalidInput
 from serving.files import canonical_json
-from tasks.data.module import SPLITS, LoadedData, Split
+from tasks.recipes.data_source import SPLITS, LoadedData, Split
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -7,7 +7,7 @@ import numpy as np
 
 from tasks.artifacts import Evaluation
 from tasks.data.addresses import read_record
-from tasks.evaluation.drawing import drawing
+from tasks.drawing import drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,7 @@ from serving.errors import InvalidInput
 from serving.files import write_atomically
 from tasks.compression.hugging_face import ENTRY, VARIANT, load_packed
 from tasks.data.tokenizer import load_tokenizer
-from tasks.evaluation.golden_texts import golden_of
+from tasks.families.golden_texts import golden_of
 
 _MAX_TEXTS: Final = 32
 _SHORTEST, _LONGEST = 16, 200

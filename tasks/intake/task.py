@@ -11,7 +11,7 @@ from serving.settings import Settings
 from serving.store import ArtifactStore
 from tasks.artifacts import BundleRef, ReleasePlan
 from tasks.boundary import at_boundary
-from tasks.intake.intake import IntakeOrder, take_in
+from tasks.intake.stage import IntakeOrder, take_in
 from tasks.release.plan import check_regions
 
 

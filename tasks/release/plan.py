@@ -14,9 +14,12 @@ from serving.releases import check_name
 from serving.store import ArtifactStore
 from tasks.artifacts import ReleasePlan
 from tasks.ledger import Ledger, fingerprint
+from tasks.recipes.finding import get_recipe
+from tasks.recipes.recipe import Recipe
+from tasks.training.launch import RAY, check_launcher
 
 _TASKS = Path(__file__).resolve().parent.parent
-_CONTENT_FOLDERS = ("data", "training", "evaluation", "compression")
+_CONTENT_FOLDERS = ("recipes", "shipped", "families", "data", "training", "evaluation", "compression")
 
 
 def code_version() -> str:
@@ -25,21 +28,30 @@ def code_version() -> str:
 
 
 def make_plan(
-    *, recipe: str, release_id: str, seed: int, regions: list[str], topology: Topology, store: ArtifactStore
+    *,
+    recipe: str,
+    overrides: str,
+    launcher: str,
+    release_id: str,
+    seed: int,
+    regions: list[str],
+    topology: Topology,
+    store: ArtifactStore,
 ) -> ReleasePlan:
     """The plan of this release, recorded under its id; the same id with other content is a Conflict."""
-    from tasks.data.module import data_hash
-    from tasks.training.recipes import get_recipe
-
-    chosen = get_recipe(recipe)
+    chosen = get_recipe(recipe, overrides)
     _check_seed(seed)
     check_regions(regions, topology)
-    _check_ray()
-    content = data_hash(chosen)
+    check_launcher(launcher)
+    if launcher == RAY:
+        _check_ray()
+    content = chosen.data().fingerprint()
     code = code_version()
     plan = ReleasePlan(
-        release_id=release_id or _derived_id(recipe, seed, content, code),
+        release_id=release_id or _derived_id(chosen, seed, content, code),
         recipe=recipe,
+        overrides=chosen.overrides,
+        recipe_sources=chosen.sources,
         seed=seed,
         store_uri=store.uri,
         regions=list(regions),
@@ -49,9 +61,10 @@ def make_plan(
     return Ledger(store, plan.release_id).claim(plan)
 
 
-def _derived_id(recipe: str, seed: int, content: str, code: str) -> str:
-    name = recipe.rpartition(":")[2].replace("_", "-")
-    identifier = f"{name}-s{seed}-{fingerprint([recipe, seed, content, code])[:10]}"
+def _derived_id(recipe: Recipe, seed: int, content: str, code: str) -> str:
+    name = recipe.reference.rpartition(":")[2].replace("_", "-")
+    decisive = [recipe.reference, recipe.overrides, recipe.sources, seed, content, code]
+    identifier = f"{name}-s{seed}-{fingerprint(decisive)[:10]}"
     check_name("release id", identifier)
     return identifier
 

@@ -31,7 +31,7 @@ def timeline(outcome: PromotionOutcome) -> str:
 
 
 def _bars(outcome: PromotionOutcome) -> str:
-    from tasks.evaluation.drawing import drawing
+    from tasks.drawing import drawing
 
     steps = [step for region in outcome.regions for step in region.steps]
     if not steps:

@@ -19,13 +19,17 @@ from tasks.release.report import ReleaseReport, make_report
 
 @task
 @at_boundary
-def plan_release(recipe: str, release_id: str, seed: int, regions: list[str], policy: PromotionPolicy) -> ReleasePlan:
+def plan_release(
+    recipe: str, overrides: str, launcher: str, release_id: str, seed: int, regions: list[str], policy: PromotionPolicy
+) -> ReleasePlan:
     """Refuse bad input before anything is computed, and name the release."""
     settings = Settings()
     topology = load_topology(settings)
     check_ports(topology, settings)
     plan = make_plan(
         recipe=recipe,
+        overrides=overrides,
+        launcher=launcher,
         release_id=release_id,
         seed=seed,
         regions=regions,
@@ -39,12 +43,14 @@ def plan_release(recipe: str, release_id: str, seed: int, regions: list[str], po
 
 @task
 @at_boundary
-def plan_training(recipe: str, release_id: str, seed: int) -> ReleasePlan:
+def plan_training(recipe: str, overrides: str, launcher: str, release_id: str, seed: int) -> ReleasePlan:
     """The plan of a run that stops before any region."""
     settings = Settings()
     topology = load_topology(settings)
     return make_plan(
         recipe=recipe,
+        overrides=overrides,
+        launcher=launcher,
         release_id=release_id,
         seed=seed,
         regions=[region.name for region in topology.regions],

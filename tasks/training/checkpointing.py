@@ -14,12 +14,13 @@ import json
 import pickle
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors.torch import load as load_tensors
+from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 
 from serving.bundle import check_relative_path, hash_file
@@ -45,7 +46,7 @@ class SavedCheckpoint:
     sha256: str
     """Of manifest.json."""
     fingerprint: str
-    """Of the recipe (`tasks.training.recipes.fingerprint`)."""
+    """Of the recipe (`tasks.recipes.recipe.fingerprint`)."""
     seed: int
     world_size: int
 
@@ -66,13 +67,45 @@ def checkpoint_name(step: int, attempt: int) -> str:
 
 
 def write_model(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, curve: Any) -> None:
-    """Rank 0's files, each whole and on the disk before this returns."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    """Rank 0's files, each whole and on the disk before this returns.
+
+    Raises:
+        PermanentError: a weight is not finite: nothing is written.
+    """
+    _check_finite(model)
+    weights, aliases = _without_aliases(model.state_dict())
     buffer = io.BytesIO()
     torch.save(optimizer.state_dict(), buffer)
-    write_atomically(folder / MODEL, save_tensors(weights))
+    write_atomically(folder / MODEL, save_tensors(weights, metadata=aliases or None))
     write_atomically(folder / OPTIMIZER, buffer.getvalue())
     write_atomically(folder / CURVE, canonical_json(curve))
+
+
+def _check_finite(model: torch.nn.Module) -> None:
+    """Parameters only: a buffer may hold infinities on purpose, as a mask does."""
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise PermanentError("weights are not finite", got=name, expected="finite numbers")
+
+
+def _without_aliases(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors on the CPU that share no memory, and the names under which the same ones go as well (tied weights)."""
+    weights: dict[str, torch.Tensor] = {}
+    aliases: dict[str, str] = {}
+    owners: dict[tuple[Any, ...], str] = {}
+    storages: set[int] = set()
+    for name, tensor in state.items():
+        place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if tensor.numel() and place in owners:
+            aliases[name] = owners[place]
+            continue
+        owners[place] = name
+        kept = tensor.detach().cpu().contiguous()
+        storage = kept.untyped_storage().data_ptr()
+        # A view of another one's memory is the format's to keep only as a copy.
+        weights[name] = kept.clone() if storage in storages else kept
+        storages.add(storage)
+    return weights, aliases
 
 
 def write_rank(folder: Path, rank: int, state: dict[str, Any]) -> None:
@@ -178,7 +211,10 @@ def remove_old(run_folder: Path, *, keep: int, newest: SavedCheckpoint) -> list[
 
 def read_model(folder: Path) -> dict[str, torch.Tensor]:
     """Weights by name, on the CPU."""
-    return load_tensors((folder / MODEL).read_bytes())
+    with safe_open(folder / MODEL, framework="pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        aliases = file.metadata() or {}
+    return weights | {alias: weights[name] for alias, name in aliases.items()}
 
 
 def read_optimizer(folder: Path) -> dict[str, Any]:

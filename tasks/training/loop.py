@@ -18,16 +18,19 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from serving.errors import FlightpathError, InvalidInput, NotFound
-from tasks.data.module import SPLITS, fetch_dataset, read_split
+from serving.errors import FlightpathError, InvalidInput, NotFound, PermanentError
+from tasks.data.dataset import fetch_dataset, read_split
 from tasks.data.sampler import Sampler, steps_for
-from tasks.evaluation.accuracy import predict
+from tasks.recipes.data_source import SPLITS
+from tasks.recipes.family import Family
+from tasks.recipes.finding import get_recipe
+from tasks.recipes.recipe import OptimizerConfig, Recipe, fingerprint
 from tasks.training import checkpointing
 from tasks.training.checkpointing import SavedCheckpoint
 from tasks.training.determinism import reproducible_torch
-from tasks.training.family import Family
+from tasks.training.divergence import Divergence
+from tasks.training.inference import predict
 from tasks.training.precision import forward_precision
-from tasks.training.recipes import OptimizerConfig, Recipe, fingerprint, get_recipe
 from tasks.training.reporting import Listener, Progress
 from tasks.training.state import TrainingState, new_state, rank_state, restore, restore_rank
 
@@ -41,6 +44,8 @@ class TrainingOrder:
 
     recipe: str
     """Name or reference (`get_recipe`)."""
+    overrides: str = ""
+    """What is changed of it (`get_recipe`)."""
     dataset_uri: str
     dataset_sha256: str
     run_folder: str
@@ -126,6 +131,7 @@ class _Run:
     baselines: dict[str, float]
     """By name, what the simplest models reach on the validation split."""
     listener: Listener | None
+    divergence: Divergence
 
 
 def total_steps(recipe: Recipe, train_samples: int) -> int:
@@ -162,7 +168,7 @@ def learning_rate(step: int, total: int, config: OptimizerConfig) -> float:
 def _begin(
     order: TrainingOrder, worker: Worker, listener: Listener | None
 ) -> tuple[_Run, TrainingState, SavedCheckpoint | None]:
-    recipe = get_recipe(order.recipe)
+    recipe = get_recipe(order.recipe, order.overrides)
     family = recipe.family()
     folder = Path(order.run_folder)
     data = _fetch_once(order, worker, folder / "dataset")
@@ -187,6 +193,7 @@ def _begin(
         validation=validation,
         baselines={figure.name: figure.value for figure in family.baselines(train, validation)},
         listener=listener if worker.rank == 0 else None,
+        divergence=Divergence(worker.device),
     )
     return run, new_state(family, recipe.optimizer, seed=order.seed, device=worker.device), resumed
 
@@ -232,15 +239,38 @@ def _train(run: _Run, state: TrainingState) -> None:
         loss = _step(run, state, model)
         state.step += 1
         last = state.step == run.total_steps
+        saves = last or _is_save_due(run, state.step, saved_at)
+        if saves or state.step % report_every == 0:
+            _stop_if_diverged(run)
         if last or state.step % report_every == 0:
             _record(run, state, loss)
-        if last or _is_save_due(run, state.step, saved_at):
+        if saves:
             save_checkpoint(run, state)
             saved_step, saved_at = state.step, time.monotonic()
         if last or state.step % report_every == 0:
             samples = (state.step - first_step) * run.recipe.global_batch
             rate = samples / (time.monotonic() - started)
             _tell(run, state, samples_per_s=rate, saved_step=saved_step, resumed_from=first_step)
+
+
+def _stop_if_diverged(run: _Run) -> None:
+    """Before anything of it is told or kept. All workers stop, since all have the same gradient."""
+    found = run.divergence.found()
+    if found is None:
+        return
+    step, loss_step = found
+    mine = (run.worker.rank, loss_step)
+    told = [mine] * run.worker.world_size
+    if run.worker.world_size > 1:
+        distributed.all_gather_object(told, mine)
+    ranks = [rank for rank, at in told if at == step] or [run.worker.rank]
+    what = "loss" if any(at == step for _, at in told) else "gradient"
+    samples = run.sampler.rank_indices(step, rank=ranks[0], world_size=run.worker.world_size)
+    raise PermanentError(
+        f"{what} is not finite in step {step + 1} of rank {', '.join(map(str, ranks))}",
+        got=f"training samples {samples.tolist()}",
+        expected="finite numbers: a lower optimizer.peak_learning_rate, or data without NaN",
+    )
 
 
 def _tell(run: _Run, state: TrainingState, *, samples_per_s: float, saved_step: int, resumed_from: int) -> None:
@@ -284,8 +314,9 @@ def _step(run: _Run, state: TrainingState, model: torch.nn.Module) -> torch.Tens
     with forward_precision(run.recipe.precision, worker.device):
         loss = run.family.loss(model, batch)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
-    torch.nn.utils.clip_grad_norm_(state.model.parameters(), run.recipe.optimizer.max_gradient_norm)
+    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), run.recipe.optimizer.max_gradient_norm)
     state.optimizer.step()
+    run.divergence.watch(state.step, loss.detach(), norm)
     return loss.detach()
 
 
@@ -321,8 +352,7 @@ def save_checkpoint(run: _Run, state: TrainingState) -> None:
     """Every worker writes its file, rank 0 the rest; the manifest follows once all are on the disk."""
     folder = run.folder / checkpointing.checkpoint_name(state.step, run.attempt)
     checkpointing.write_rank(folder, run.worker.rank, rank_state(run.sampler, state.step))
-    if run.worker.rank == 0:
-        checkpointing.write_model(folder, state.model, state.optimizer, state.curve)
+    run.worker.learn_from_first(lambda: checkpointing.write_model(folder, state.model, state.optimizer, state.curve))
     run.worker.barrier()
     if run.worker.rank != 0:
         return

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from tasks.artifacts import Checkpoint
 from tasks.data.addresses import read_record
-from tasks.evaluation.drawing import drawing
+from tasks.drawing import drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

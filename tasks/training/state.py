@@ -11,10 +11,10 @@ from serving.errors import InvalidInput, PermanentError
 from tasks.artifacts import Checkpoint
 from tasks.data.addresses import fetch_folder
 from tasks.data.sampler import Sampler
+from tasks.recipes.family import Family
+from tasks.recipes.recipe import OptimizerConfig
 from tasks.training import checkpointing
 from tasks.training.checkpointing import SavedCheckpoint
-from tasks.training.family import Family
-from tasks.training.recipes import OptimizerConfig
 
 
 @dataclass(kw_only=True, slots=True)

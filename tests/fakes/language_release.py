@@ -9,12 +9,13 @@ from serving.credentials import SigningKey
 from serving.store import ArtifactStore
 from tasks.artifacts import BundleRef, Checkpoint, CompressedModel, Dataset, Evaluation, ReleasePlan
 from tasks.compression.bundling import build_bundle
-from tasks.compression.compress import compress
-from tasks.data.module import prepare
-from tasks.evaluation.accuracy import evaluate
-from tasks.training.entry import train
+from tasks.compression.stage import compress
+from tasks.data.stage import prepare
+from tasks.evaluation.stage import evaluate
+from tasks.recipes.finding import get_recipe
+from tasks.recipes.recipe import Recipe
 from tasks.training.launch import inprocess
-from tasks.training.recipes import Recipe, get_recipe
+from tasks.training.stage import train
 from tests.fakes.tiny_language import REFERENCE
 
 

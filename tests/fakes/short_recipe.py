@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tasks.training.recipes import Recipe, resnet_digits
+from tasks.recipes.recipe import Recipe, resnet_digits
 
 REFERENCE = "tests.fakes.short_recipe:short_digits"
 STEPS = 73

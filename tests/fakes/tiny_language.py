@@ -2,9 +2,9 @@
 
 from tasks.compression.hugging_face import HuggingFacePacking
 from tasks.data.stdlib_text import StdlibText
-from tasks.training.family import Family
-from tasks.training.models.llama import Llama, LlamaSize
-from tasks.training.recipes import OptimizerConfig, Recipe
+from tasks.families.llama import Llama, LlamaSize
+from tasks.recipes.family import Family
+from tasks.recipes.recipe import OptimizerConfig, Recipe
 
 REFERENCE = "tests.fakes.tiny_language:tiny_llama"
 CONTEXT = 96

@@ -1,10 +1,10 @@
 """A recipe that trains in a second: digits, a network of a few thousand weights, eleven steps."""
 
 from tasks.data.digits import Digits
-from tasks.training.family import Family
-from tasks.training.models.image_classifier import ImageClassifier
-from tasks.training.models.resnet import ResNetConfig
-from tasks.training.recipes import Recipe
+from tasks.families.image_classifier import ImageClassifier
+from tasks.families.resnet import ResNetConfig
+from tasks.recipes.family import Family
+from tasks.recipes.recipe import Recipe
 
 REFERENCE = "tests.fakes.tiny_recipe:tiny_digits"
 STEPS = 11

@@ -9,7 +9,7 @@ from serving.bundle import verify_bundle
 from serving.credentials import SigningKey, trusted_keys
 from serving.errors import InvalidInput
 from serving.store import ArtifactStore
-from tasks.intake.intake import IntakeOrder, take_in
+from tasks.intake.stage import IntakeOrder, take_in
 from tests.fakes.language_models import write_llama
 
 

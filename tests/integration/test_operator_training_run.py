@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from serving.store import ArtifactStore
-from tasks.data.module import prepare
+from tasks.data.stage import prepare
+from tasks.recipes.finding import get_recipe
 from tasks.training.checkpointing import MANIFEST, MODEL, find_latest_verified
-from tasks.training.recipes import get_recipe
 from tests.fakes.kubernetes.app import ApiServer
 from tests.fakes.kubernetes.images import Image
 from tests.fakes.kubernetes.kubelet import ProcessKubelet

@@ -1,14 +1,24 @@
 """Every workflow, task and launch plan compiles to what Flyte's admin takes, without a cluster."""
 
+import json
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flyteidl.admin.launch_plan_pb2 import LaunchPlan
 from flyteidl.admin.task_pb2 import TaskSpec
 from flyteidl.admin.workflow_pb2 import WorkflowSpec
+from flyteidl.core.tasks_pb2 import Resources, TaskTemplate
+from flyteidl.core.workflow_pb2 import Node
+from flytekit.configuration import ImageConfig, SerializationSettings
+from flytekit.core.context_manager import ExecutionState, FlyteContextManager
+from flytekit.core.type_engine import TypeEngine
+
+from tasks.artifacts import Dataset, ReleasePlan
+from tasks.training.task import train_model
 
 _PROJECT = Path(__file__).resolve().parent.parent.parent
 _KINDS = {"_1.pb": TaskSpec, "_2.pb": WorkflowSpec, "_3.pb": LaunchPlan}
@@ -53,12 +63,57 @@ def test_the_release_has_every_stage_and_a_sub_workflow_for_each(package: dict[s
     }
 
 
-def test_training_is_a_ray_job_with_two_workers(package: dict[str, bytes]) -> None:
-    (content,) = (value for name, value in package.items() if name.endswith("train_model_1.pb"))
-    template = TaskSpec.FromString(content).template
+def _training(launcher: str, overrides: dict[str, Any]) -> tuple[TaskTemplate, Node]:
+    """Task and node that the dynamic workflow asks a cluster for, as it does in a pod."""
+    plan = ReleasePlan(
+        release_id="rel", recipe="resnet-digits", seed=1, store_uri="file:///s", regions=["us-east"],
+        code_version="c", data_hash="d", overrides=json.dumps(overrides),
+    )  # fmt: skip
+    inputs = {"plan": plan, "dataset": Dataset(uri="file:///s/d", sha256="0", samples={}), "launcher": launcher}
+    image = ImageConfig.from_images("registry.example/flightpath:test")
+    settings = SerializationSettings(image_config=image, project="p", domain="d", version="v")
+    context = FlyteContextManager.current_context().with_serialization_settings(settings)
+    with FlyteContextManager.with_context(context) as serializing:
+        state = serializing.execution_state
+        assert state is not None
+        pod = serializing.with_execution_state(state.with_params(mode=ExecutionState.Mode.TASK_EXECUTION))
+        with FlyteContextManager.with_context(pod) as here:
+            types = train_model.python_interface.inputs
+            literals = TypeEngine.dict_to_literal_map(here, inputs, type_hints=types)
+            train_model._wf = None  # kept for the next call, of which a pod sees none
+            spec = train_model.dispatch_execute(here, literals).to_flyte_idl()
+    (template,), (node,) = spec.tasks, [node for node in spec.nodes if node.HasField("task_node")]
+    return template, node
+
+
+def _amounts(entries: Any) -> dict[str, str]:
+    return {Resources.ResourceName.Name(entry.name): entry.value for entry in entries}
+
+
+def test_a_ray_cluster_has_what_the_recipe_asks_for() -> None:
+    asked = {"workers": 4, "resources.cpus": 3, "resources.memory": "8Gi", "resources.gpus": 1}
+    template, node = _training("ray", {**asked, "resources.accelerator": "nvidia-l4"})
     assert template.type == "ray"
     (group,) = template.custom["rayCluster"]["workerGroupSpec"]
-    assert int(group["replicas"]) == 2
+    assert int(group["replicas"]) == 4
+    (container,) = group["k8sPod"]["podSpec"]["containers"]
+    assert dict(container["resources"]["limits"]) == {"cpu": "3", "memory": "8Gi", "nvidia.com/gpu": "1"}
+    assert node.task_node.overrides.extended_resources.gpu_accelerator.device == "nvidia-l4"
+
+
+def test_elastic_training_is_one_pod_where_the_workers_fit_in() -> None:
+    template, node = _training("elastic", {"workers": 4, "resources.cpus": 2, "resources.memory": "8Gi"})
+    assert template.type == "python-task"
+    amounts = _amounts(node.task_node.overrides.resources.limits)
+    assert amounts == {"CPU": "8", "MEMORY": "32Gi"}
+
+
+def test_elastic_training_is_a_pytorch_job_where_they_do_not() -> None:
+    template, node = _training("elastic", {"workers": 16, "global_batch": 64, "resources.gpus": 1})
+    assert template.type == "pytorch"
+    assert template.custom["elasticConfig"]["nprocPerNode"] == 8
+    assert template.custom["elasticConfig"]["minReplicas"] == 2
+    assert _amounts(node.task_node.overrides.resources.limits)["GPU"] == "8"
 
 
 def test_promotion_is_a_connector_task_without_a_container(package: dict[str, bytes]) -> None:

@@ -15,15 +15,17 @@ from serving.errors import CorruptBundle, PermanentError
 from serving.store import ArtifactStore, bundle_path
 from tasks.artifacts import Checkpoint, CompressedModel, Dataset, Evaluation, ReleasePlan
 from tasks.compression.bundling import build_bundle
-from tasks.compression.compress import compress
 from tasks.compression.plots import compression_page
-from tasks.data.module import Split, prepare
-from tasks.evaluation.accuracy import evaluate
+from tasks.compression.stage import compress
+from tasks.data.stage import prepare
 from tasks.evaluation.plots import evaluation_page
-from tasks.training.entry import train
-from tasks.training.family import Judgement
+from tasks.evaluation.stage import evaluate
+from tasks.recipes.data_source import Split
+from tasks.recipes.family import Judgement
+from tasks.recipes.finding import get_recipe
+from tasks.recipes.recipe import Recipe
 from tasks.training.launch import inprocess
-from tasks.training.recipes import Recipe, get_recipe
+from tasks.training.stage import train
 
 EXAMPLE = "examples.recipe:breast_cancer"
 

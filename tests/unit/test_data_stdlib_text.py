@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from serving.errors import InvalidInput
-from tasks.data.module import SPLITS
 from tasks.data.stdlib_text import StdlibText, pack
 from tasks.data.tokenizer import SPECIAL_TOKENS, token_bytes, train_tokenizer
+from tasks.recipes.data_source import SPLITS
 from tests.fakes.tiny_language import tiny_text
 
 

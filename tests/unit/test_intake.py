@@ -13,9 +13,9 @@ from serving.bundle import verify_bundle
 from serving.credentials import SigningKey, trusted_keys
 from serving.errors import FlightpathError, InvalidInput, NotFound
 from serving.store import ArtifactStore
-from tasks.intake.intake import IntakeOrder, take_in
 from tasks.intake.lora import merge_adapter
 from tasks.intake.source import Kind, recognise
+from tasks.intake.stage import IntakeOrder, take_in
 
 
 def _onnx(path: Path, *, batch: str | int = "batch") -> Path:

@@ -11,13 +11,13 @@ from serving.bundle import verify_bundle
 from serving.credentials import trusted_keys
 from serving.errors import InvalidInput, PermanentError
 from tasks.artifacts import Checkpoint, CompressedModel, Evaluation
-from tasks.compression.compress import compress
 from tasks.compression.hugging_face import load_packed, write_model_folder
 from tasks.compression.plots import compression_page
+from tasks.compression.stage import compress
 from tasks.data.tokenizer import load_tokenizer
-from tasks.evaluation.accuracy import evaluate
 from tasks.evaluation.plots import evaluation_page
-from tasks.training.models.llama import LlamaSize
+from tasks.evaluation.stage import evaluate
+from tasks.families.llama import LlamaSize
 from tasks.training.plots import training_curve
 from tests.fakes.language_release import Made, make_language_release, seal_language_model
 from tests.fakes.tiny_language import CONTEXT

@@ -6,11 +6,11 @@ import pytest
 
 from serving.errors import InvalidInput
 from serving.store import ArtifactStore
-from tasks.data.module import prepare
+from tasks.data.stage import prepare
+from tasks.recipes.finding import get_recipe
 from tasks.training.checkpointing import MANIFEST
 from tasks.training.launch.torchrun import EXIT_INVALID, main, parse_order
 from tasks.training.loop import TrainingOrder, train_worker
-from tasks.training.recipes import get_recipe
 from tests.fakes.tiny_recipe import REFERENCE, STEPS
 
 PREFIX = "FLIGHTPATH_CHECKPOINT_"

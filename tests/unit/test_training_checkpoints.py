@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from serving.errors import PermanentError
 from tasks.training import checkpointing
@@ -103,3 +104,32 @@ def test_an_optimizer_file_that_would_run_code_is_refused(tmp_path: Path) -> Non
     torch.save({"run": Path}, folder / "optimizer.pt")
     with pytest.raises(PermanentError, match=r"optimizer\.pt cannot be read"):
         checkpointing.read_optimizer(folder)
+
+
+class Tied(torch.nn.Module):
+    """Output and input embedding are one, a buffer is a view of another, and a mask holds infinities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = torch.nn.Embedding(5, 4)
+        self.head = torch.nn.Linear(4, 5, bias=False)
+        self.head.weight = self.embed.weight
+        table = torch.arange(12.0)
+        self.register_buffer("table", table)
+        self.register_buffer("part", table[2:6])
+        self.register_buffer("mask", torch.full((3,), float("-inf")))
+        self.register_buffer("empty", torch.empty(0))
+        self.register_buffer("also_empty", torch.empty(0))
+
+
+def test_tied_weights_and_shared_buffers_are_saved_once_and_come_back(tmp_path: Path) -> None:
+    model, again = Tied(), Tied()
+    checkpointing.write_model(tmp_path, model, torch.optim.AdamW(model.parameters()), [])
+    read = checkpointing.read_model(tmp_path)
+    assert set(read) == set(model.state_dict())
+    again.load_state_dict(read)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    assert again.head.weight is again.embed.weight
+    with safe_open(tmp_path / checkpointing.MODEL, framework="pt") as file:
+        assert file.metadata() == {"head.weight": "embed.weight"}

@@ -12,14 +12,15 @@ import pytest
 from serving.errors import InvalidInput, RetryableError
 from serving.store import ArtifactStore
 from tasks.artifacts import Checkpoint, Dataset
-from tasks.data.module import prepare
+from tasks.data.stage import prepare
+from tasks.recipes.finding import get_recipe
+from tasks.recipes.recipe import OptimizerConfig
 from tasks.training.checkpointing import find_latest_verified
-from tasks.training.entry import train
 from tasks.training.launch import inprocess
 from tasks.training.loop import TrainingOrder, learning_rate, train_worker
 from tasks.training.plots import training_curve
-from tasks.training.recipes import OptimizerConfig, get_recipe
 from tasks.training.reporting import Progress
+from tasks.training.stage import train
 from tests.fakes.tiny_recipe import REFERENCE, STEPS
 
 Train = Callable[..., Checkpoint]

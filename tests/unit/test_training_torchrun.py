@@ -11,10 +11,10 @@ import pytest
 
 from serving.errors import InvalidInput
 from serving.store import ArtifactStore
-from tasks.data.module import prepare
+from tasks.data.stage import prepare
+from tasks.recipes.finding import get_recipe
 from tasks.training.checkpointing import find_latest_verified
 from tasks.training.launch.torchrun import EXIT_INVALID, local_folder, main, parse_order
-from tasks.training.recipes import get_recipe
 from tests.fakes.tiny_recipe import REFERENCE, STEPS
 
 ARGUMENTS = ["--recipe", "resnet-digits", "--dataset", "file:///d/abc", "--output", "/run", "--seed", "1"]

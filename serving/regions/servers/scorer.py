@@ -9,7 +9,6 @@ process costs a pair, not the agent.
 
 import asyncio
 import contextlib
-import importlib
 import json
 import logging
 import math
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from serving.errors import BadUpstream, TimedOut
+from serving.references import load_reference
 
 logger = logging.getLogger(__name__)
 _MAX_LINE_BYTES: Final = 8 * 1024 * 1024
@@ -96,8 +96,7 @@ class ScorerProcess:
 
 
 def load_function(reference: str) -> Callable[[Any, str, str], float]:
-    module, _, name = reference.partition(":")
-    function: Callable[[Any, str, str], float] = getattr(importlib.import_module(module), name)
+    function: Callable[[Any, str, str], float] = load_reference(reference)
     return function
 
 

@@ -18,9 +18,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from serving.errors import FlightpathError, InvalidInput, RetryableError
+from serving.errors import FlightpathError, InvalidInput, PermanentError, RetryableError
+from serving.files import write_atomically
+from tasks.recipes.finding import get_recipe
+from tasks.recipes.recipe import Recipe
 from tasks.training.loop import TrainingOrder, train_worker
-from tasks.training.recipes import get_recipe
 from tasks.training.reporting import PROGRESS_FILE, append_to
 
 _OBJECT_STORE_BYTES: Final = 256 * 1024 * 1024
@@ -37,10 +39,11 @@ processes: a thirtieth of a core each). Defaults: what the caller has set stays.
 
 
 def launch(order: TrainingOrder) -> None:
-    """Train with `order.workers` CPU workers over gloo.
+    """Train with `order.workers` workers, over NCCL where the recipe asks for GPUs and over gloo where it does not.
 
     Raises:
         InvalidInput: Ray is not installed.
+        PermanentError: all workers refused to go on, which no restart can mend.
         RetryableError: Ray did not start, or workers failed more often than the recipe allows.
     """
     for name, value in _ENVIRONMENT.items():
@@ -49,8 +52,9 @@ def launch(order: TrainingOrder) -> None:
         # Ray reads this when it is loaded; a process that has loaded it already keeps the mode it began with.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     ray = _import_ray()
-    with _ray_running(ray, workers=order.workers):
-        _fit(order)
+    recipe = get_recipe(order.recipe, order.overrides)
+    with _ray_running(ray, cpus=order.workers * recipe.resources.cpus):
+        _fit(order, recipe)
 
 
 def _import_ray() -> ModuleType:
@@ -65,7 +69,7 @@ def _import_ray() -> ModuleType:
 
 
 @contextmanager
-def _ray_running(ray: ModuleType, *, workers: int) -> Iterator[None]:
+def _ray_running(ray: ModuleType, *, cpus: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
@@ -73,17 +77,17 @@ def _ray_running(ray: ModuleType, *, workers: int) -> Iterator[None]:
     folder = tempfile.mkdtemp(prefix="fp-ray-", dir="/tmp")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
-        _start(ray, workers, folder)
+        _start(ray, cpus, folder)
         yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(ray: ModuleType, workers: int, folder: str) -> None:
+def _start(ray: ModuleType, cpus: int, folder: str) -> None:
     try:
         ray.init(
-            num_cpus=workers,
+            num_cpus=cpus,
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE_BYTES,
             log_to_driver=False,
@@ -98,20 +102,25 @@ def _start(ray: ModuleType, workers: int, folder: str) -> None:
         raise RetryableError(f"Ray did not start ({failed})", expected="a free machine") from failed
 
 
-def _fit(order: TrainingOrder) -> None:
+def _fit(order: TrainingOrder, recipe: Recipe) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    asked, refusal = recipe.resources, Path(order.run_folder) / f"refusal-{secrets.token_hex(4)}"
     trainer = TorchTrainer(
         _work,
-        train_loop_config=asdict(order),
-        torch_config=TorchConfig(backend="gloo"),
-        scaling_config=ScalingConfig(num_workers=order.workers, resources_per_worker={"CPU": 1}),
+        train_loop_config={"order": asdict(order), "refusal": str(refusal)},
+        torch_config=TorchConfig(backend="nccl" if asked.gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=order.workers,
+            use_gpu=asked.gpus > 0,
+            resources_per_worker={"CPU": asked.cpus, **({"GPU": asked.gpus} if asked.gpus else {})},
+        ),
         run_config=RunConfig(
             # A name of its own for each launch: our checkpoints resume a run, not Ray's snapshot.
             name=f"launch-{secrets.token_hex(4)}",
             storage_path=str(Path(order.run_folder) / "ray"),
-            failure_config=FailureConfig(max_failures=get_recipe(order.recipe).max_failures),
+            failure_config=FailureConfig(max_failures=recipe.max_failures),
         ),
     )
     # Ray replaces the Ctrl-C of the whole process and never gives it back: a later stage could not be aborted.
@@ -126,8 +135,20 @@ def _fit(order: TrainingOrder) -> None:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)
+    if refusal.exists():
+        raise PermanentError(refusal.read_text())
 
 
-def _work(order: dict[str, Any]) -> None:
-    told = TrainingOrder(**order)
-    train_worker(told, listener=append_to(Path(told.run_folder) / PROGRESS_FILE))
+def _work(told: dict[str, Any]) -> None:
+    """One worker. What all of them refuse alike ends them all well, for Ray would try again whatever raises."""
+    import torch
+    from ray.train.torch import get_device
+
+    order, refusal = TrainingOrder(**told["order"]), Path(told["refusal"])
+    device = get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        train_worker(order, listener=append_to(Path(order.run_folder) / PROGRESS_FILE), device=device)
+    except PermanentError as refused:
+        write_atomically(refusal, str(refused).encode())

@@ -14,14 +14,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from serving.errors import FlightpathError, InvalidInput, RetryableError
 from tasks.training.loop import TrainingOrder, train_worker
 from tasks.training.reporting import PROGRESS_FILE, Listener, Progress, append_to, post_to
+
+if TYPE_CHECKING:
+    import torch
 
 EXIT_INVALID: Final = 2
 EXIT_RETRY: Final = 75
@@ -39,7 +43,16 @@ def launch(order: TrainingOrder) -> None:
         *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(order.workers)),
         *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"),
         *("-m", "tasks.training.launch.torchrun", "--recipe", order.recipe, "--dataset", order.dataset_uri),
-        *("--output", order.run_folder, "--seed", str(order.seed), "--resume", order.resume),
+        *(
+            "--overrides",
+            order.overrides,
+            "--output",
+            order.run_folder,
+            "--seed",
+            str(order.seed),
+            "--resume",
+            order.resume,
+        ),
     ]
     with subprocess.Popen(
         command,
@@ -63,7 +76,8 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """One worker; returns its exit code."""
     try:
         order = parse_order(arguments, environment)
-        _join_and_train(order, _listener(order, environment))
+        with process_group() as device:
+            train_worker(order, listener=_listener(order, environment), device=device)
     except FlightpathError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return EXIT_RETRY if error.retryable else EXIT_INVALID
@@ -74,6 +88,7 @@ def parse_order(arguments: Sequence[str], environment: Mapping[str, str]) -> Tra
     """The order that command line and environment give; FLIGHTPATH_* win over their arguments."""
     parser = argparse.ArgumentParser(prog="python -m tasks.training.launch.torchrun", description="One worker.")
     parser.add_argument("--recipe", required=True, help="name, or package.module:function")
+    parser.add_argument("--overrides", default="", help="JSON of the recipe's fields to change")
     parser.add_argument("--dataset", required=True, help="address of a dataset folder; its last part is its SHA-256")
     parser.add_argument("--output", default="", help="run folder: a path or file:// address that all workers share")
     parser.add_argument("--seed", type=int, required=True)
@@ -82,6 +97,7 @@ def parse_order(arguments: Sequence[str], environment: Mapping[str, str]) -> Tra
     output = environment.get("FLIGHTPATH_CHECKPOINT_URI") or given.output
     return TrainingOrder(
         recipe=given.recipe,
+        overrides=environment.get("FLIGHTPATH_OVERRIDES") or given.overrides,
         dataset_uri=given.dataset,
         dataset_sha256=given.dataset.rstrip("/").rpartition("/")[2],
         run_folder=str(local_folder(output)),
@@ -120,18 +136,22 @@ def _listener(order: TrainingOrder, environment: Mapping[str, str]) -> Listener:
     return listener
 
 
-def _join_and_train(order: TrainingOrder, listener: Listener) -> None:
+@contextmanager
+def process_group() -> Iterator["torch.device"]:
+    """The device of this worker, which has joined the others that torchrun started, if there are any."""
     import torch
     from torch import distributed
 
-    if order.workers == 1:
-        train_worker(order, listener=listener)
-        return
     cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device
+        return
     distributed.init_process_group(backend="nccl" if cuda else "gloo")
     try:
-        train_worker(order, listener=listener, device=device)
+        yield device
     finally:
         distributed.destroy_process_group()
 

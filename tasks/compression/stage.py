@@ -18,12 +18,12 @@ from serving.files import canonical_json, write_atomically
 from serving.store import ArtifactStore
 from tasks.artifacts import Checkpoint, CompressedModel, Dataset, Evaluation
 from tasks.compression import report
-from tasks.compression.packing import Packed, PackedVariant, PackingJob
 from tasks.data.addresses import fetch_folder
-from tasks.data.module import fetch_dataset
-from tasks.evaluation.accuracy import read_evaluation
+from tasks.data.dataset import fetch_dataset
+from tasks.evaluation.stage import read_evaluation
 from tasks.progress import announce
-from tasks.training.recipes import Recipe
+from tasks.recipes.packing import Packed, PackedVariant, PackingJob
+from tasks.recipes.recipe import Recipe
 from tasks.training.state import load_model
 
 COMPRESSED: Final = "compressed.json"
@@ -44,7 +44,8 @@ def compress(
         scratch, folder = Path(name), Path(name) / "compressed"
         folder.mkdir()
         job = PackingJob(
-            recipe=recipe,
+            calibration_samples=recipe.calibration_samples,
+            min_int8_accuracy_ratio=recipe.min_int8_accuracy_ratio,
             family=family,
             model=load_model(family, checkpoint, scratch / "checkpoint"),
             data=fetch_dataset(dataset.uri, scratch / "dataset", sha256=dataset.sha256),

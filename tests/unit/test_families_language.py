@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from serving.errors import InvalidInput
-from tasks.data.module import Split
-from tasks.evaluation.language import judge_tokens, ngram_baselines
-from tasks.training.family import Judgement
+from tasks.families.language import judge_tokens, ngram_baselines
+from tasks.recipes.data_source import Split
+from tasks.recipes.family import Judgement
 
 
 def answers_of(probability: float, *, samples: int = 4, context: int = 8) -> NDArray[np.float32]:

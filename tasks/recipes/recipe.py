@@ -7,23 +7,34 @@ changes.
 """
 
 import hashlib
-import importlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Final
 
 from serving.errors import InvalidInput
 from serving.files import canonical_json
+from serving.references import load_reference
 from serving.releases import check_name
 
 if TYPE_CHECKING:
-    from tasks.compression.packing import Packing
-    from tasks.data.module import DataSource
-    from tasks.training.family import Family
+    from tasks.recipes.data_source import DataSource
+    from tasks.recipes.family import Family
+    from tasks.recipes.packing import Packing
 
 PRECISIONS: Final = ("float32", "bfloat16")
+
+_POSITIVE: Final = (
+    "global_batch",
+    "epochs",
+    "workers",
+    "checkpoint_interval_steps",
+    "keep_checkpoints",
+    "validations",
+    "golden_samples",
+    "calibration_samples",
+)
+_MEMORY: Final = re.compile(r"[1-9]\d*(Mi|Gi|Ti|M|G|T)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,15 +55,38 @@ class OptimizerConfig:
     """Global norm that gradients are clipped to: one bad batch cannot throw the run away."""
 
 
-def _onnx() -> "Packing":
-    from tasks.compression.onnx_packing import OnnxPacking
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resources:
+    """What each training worker needs. Where a launcher has a cluster to ask, this is what it asks for."""
 
-    return OnnxPacking()
+    cpus: int = 1
+    """Cores; a worker computes with as many threads."""
+    memory: str = "2Gi"
+    """As Kubernetes writes it."""
+    gpus: int = 0
+    accelerator: str = ""
+    """Kind of GPU as the cluster's nodes are labelled with it, for example `nvidia-tesla-a100`; any unless named."""
+
+    def __post_init__(self) -> None:
+        if self.cpus < 1:
+            raise InvalidInput("resources.cpus", got=self.cpus, expected=">= 1")
+        if self.gpus < 0:
+            raise InvalidInput("resources.gpus", got=self.gpus, expected=">= 0")
+        if not _MEMORY.fullmatch(self.memory):
+            raise InvalidInput("resources.memory", got=self.memory, expected="a quantity such as 512Mi or 16Gi")
+        if self.accelerator and not self.gpus:
+            raise InvalidInput("resources.accelerator without GPUs", got=self.accelerator, expected="gpus >= 1")
+
+
+def _onnx() -> "Packing":
+    packing: Packing = load_reference("tasks.compression.onnx_packing:OnnxPacking")()
+    return packing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """What to train, on what, and what is good enough. Every field but `workers` and `reference` decides content."""
+    """What to train, on what, and what is good enough. Every field but `workers`, `resources` and what says where the
+    recipe came from (`reference`, `overrides`, `sources`) decides content."""
 
     name: str
     """The model's name in every region: a-z, 0-9, '.' and '-'."""
@@ -69,6 +103,8 @@ class Recipe:
     """Of the forward pass (`float32` | `bfloat16` by autocast); weights and optimizer stay float32."""
     workers: int = 2
     """Data-parallel workers; must divide `global_batch`. Another number gives the same batches, not the same bits."""
+    resources: Resources = field(default_factory=Resources)
+    """Of each worker."""
     checkpoint_interval_steps: int = 100
     """A killed run loses at most this many steps."""
     keep_checkpoints: int = 2
@@ -88,22 +124,19 @@ class Recipe:
     min_int8_accuracy_ratio: float = 0.99
     """INT8 is served only at or above this share of the FP32 accuracy (MLPerf's bound)."""
     reference: str = ""
-    """How another process finds this recipe again; set by `get_recipe`."""
+    """How another process finds this recipe again; set by `get_recipe`, as the next two are."""
+    overrides: str = ""
+    """What was changed of it, as JSON with sorted keys; empty if nothing was."""
+    sources: str = ""
+    """SHA-256 (hex) of the modules that a user's recipe is written in; empty for those that ship, whose sources
+    `code_version` holds."""
 
     def __post_init__(self) -> None:
         check_name("recipe name", self.name)
-        for name in (
-            "global_batch",
-            "epochs",
-            "workers",
-            "checkpoint_interval_steps",
-            "keep_checkpoints",
-            "validations",
-            "golden_samples",
-            "calibration_samples",
-        ):
-            if getattr(self, name) <= 0:
-                raise InvalidInput(f"{name} of recipe {self.name}", got=getattr(self, name), expected="> 0")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise InvalidInput(f"{name} of recipe {self.name}", got=value, expected="> 0")
         if self.max_failures < 0:
             raise InvalidInput(f"max_failures of recipe {self.name}", got=self.max_failures, expected=">= 0")
         if self.global_batch % self.workers:
@@ -118,110 +151,15 @@ class Recipe:
             )
 
 
-def resnet_digits() -> Recipe:
-    """A small residual network on handwritten digits: about 98 % in some 20 s on two CPU cores."""
-    return Recipe(name="resnet-digits", data=_digits, family=_resnet_8x8, epochs=12)
-
-
-def _digits() -> "DataSource":
-    from tasks.data.digits import Digits
-
-    return Digits()
-
-
-def _resnet_8x8() -> "Family":
-    from tasks.training.models.image_classifier import ImageClassifier
-    from tasks.training.models.resnet import ResNetConfig
-
-    return ImageClassifier(model=ResNetConfig())
-
-
-def llama_stdlib() -> Recipe:
-    """A small Llama on Python's standard library, served by vLLM: perplexity about 52, where a bigram model has 69."""
-    return Recipe(
-        name="llama-stdlib",
-        data=_stdlib_text,
-        family=_llama,
-        packing=_hugging_face,
-        engine="vllm",
-        optimizer=OptimizerConfig(
-            peak_learning_rate=2.5e-3,
-            weight_decay=0.05,
-            second_moment_decay=0.99,
-            # Rare tokens get few updates in so short a run: let each of them count.
-            rate_scales=(("model.embed_tokens", 10.0), ("lm_head", 10.0)),
-        ),
-        global_batch=8,
-        epochs=0.6,
-        checkpoint_interval_steps=100,
-        validations=6,
-        golden_samples=16,
-    )
-
-
-def _stdlib_text() -> "DataSource":
-    from tasks.data.stdlib_text import StdlibText
-
-    return StdlibText()
-
-
-def _llama() -> "Family":
-    from tasks.training.models.llama import Llama
-
-    return Llama()
-
-
-def _hugging_face() -> "Packing":
-    from tasks.compression.hugging_face import HuggingFacePacking
-
-    return HuggingFacePacking()
-
-
-RECIPES: Final = MappingProxyType({"llama-stdlib": llama_stdlib, "resnet-digits": resnet_digits})
-"""The recipes that ship with Flightpath, by name."""
-
-_REFERENCE: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-
-
-def get_recipe(name: str) -> Recipe:
-    """The recipe called `name`, or the one that `package.module:function` returns.
-
-    Raises:
-        InvalidInput: there is none; the message lists those that ship with Flightpath.
-    """
-    if name in RECIPES:
-        return replace(RECIPES[name](), reference=name)
-    if not _REFERENCE.fullmatch(name):
-        raise InvalidInput(
-            "unknown recipe", got=name, expected=f"{' | '.join(sorted(RECIPES))} | package.module:function"
-        )
-    recipe = _imported(name)()
-    if not isinstance(recipe, Recipe):
-        raise InvalidInput(f"{name} returned no recipe", got=type(recipe).__name__, expected="Recipe")
-    return replace(recipe, reference=name)
-
-
-def _imported(reference: str) -> Callable[[], Any]:
-    module, _, function = reference.partition(":")
-    try:
-        found: Callable[[], Any] = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as missing:
-        raise InvalidInput(
-            f"recipe cannot be imported ({missing})",
-            got=reference,
-            expected=f"{' | '.join(sorted(RECIPES))} | package.module:function",
-        ) from missing
-    return found
-
-
 def fingerprint(recipe: Recipe) -> str:
     """SHA-256 (hex) of everything in the recipe that shapes the weights; a checkpoint carries it."""
     content = {
-        "optimizer": {name: getattr(recipe.optimizer, name) for name in OptimizerConfig.__slots__},
+        "optimizer": {of.name: getattr(recipe.optimizer, of.name) for of in fields(recipe.optimizer)},
         "global_batch": recipe.global_batch,
         "epochs": recipe.epochs,
         "precision": recipe.precision,
         "data": recipe.data().fingerprint(),
         "family": recipe.family().describe(),
+        "sources": recipe.sources,
     }
     return hashlib.sha256(canonical_json(content)).hexdigest()

@@ -1,11 +1,13 @@
-"""Real training: Ray with two workers, once, and torchrun's workers beside it.
+"""Real training with two workers under each launcher: Ray, torchrun, and PyTorch elastic through flytekit.
 
-Ray listens on every interface, so it runs in a network namespace of its own where the machine lets
-an ordinary process make one.
+Ray and elastic's rendezvous listen on every interface, so they run in a network namespace of their own where the
+machine lets an ordinary process make one.
 """
 
 import contextlib
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,11 +19,12 @@ import pytest
 
 from serving.store import ArtifactStore
 from tasks.artifacts import Checkpoint, Dataset
-from tasks.data.module import prepare
-from tasks.evaluation.accuracy import evaluate
-from tasks.training.entry import train
+from tasks.data.stage import prepare
+from tasks.evaluation.stage import evaluate
+from tasks.recipes.finding import get_recipe
 from tasks.training.launch import torchrun
-from tasks.training.recipes import get_recipe
+from tasks.training.stage import train
+from tests.fakes import poisoned_recipe
 from tests.fakes.tiny_recipe import REFERENCE, STEPS
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -32,9 +35,9 @@ from dataclasses import asdict
 from pathlib import Path
 from serving.store import ArtifactStore
 from tasks.artifacts import Dataset
-from tasks.training.entry import train
+from tasks.training.stage import train
 from tasks.training.launch.ray import launch
-from tasks.training.recipes import get_recipe
+from tasks.recipes.finding import get_recipe
 
 store, run, dataset = sys.argv[1:]
 checkpoint = train(
@@ -42,6 +45,39 @@ checkpoint = train(
     store=ArtifactStore(store), run_folder=Path(run), launch=launch,
 )
 print(json.dumps(asdict(checkpoint)))
+"""
+
+_TRAIN_POISONED = """
+import json, sys
+from pathlib import Path
+from serving.errors import PermanentError
+from serving.store import ArtifactStore
+from tasks.artifacts import Dataset
+from tasks.training.stage import train
+from tasks.training.launch.ray import launch
+from tasks.recipes.finding import get_recipe
+
+store, run, dataset, recipe = sys.argv[1:]
+try:
+    train(
+        get_recipe(recipe), Dataset(**json.loads(dataset)), seed=1, workers=2,
+        store=ArtifactStore(store), run_folder=Path(run), launch=launch,
+    )
+except PermanentError as refused:
+    sys.exit(str(refused))
+"""
+
+_TRAIN_BY_ELASTIC = """
+import json, sys
+from dataclasses import asdict
+from tasks.artifacts import Dataset, ReleasePlan
+from tasks.training.elastic_task import train_elastic
+
+store, dataset, recipe = sys.argv[1:]
+plan = ReleasePlan(
+    release_id="rel", recipe=recipe, seed=1, store_uri=store, regions=["us-east"], code_version="c", data_hash="d"
+)
+print(json.dumps(asdict(train_elastic(plan=plan, dataset=Dataset(**json.loads(dataset))))))
 """
 
 
@@ -60,9 +96,21 @@ def _isolated(command: list[str]) -> list[str]:
     return command
 
 
+def _described(dataset: Dataset) -> str:
+    return json.dumps({"uri": dataset.uri, "sha256": dataset.sha256, "samples": dataset.samples})
+
+
+def _run(arguments: list[str], home: Path) -> subprocess.CompletedProcess[str]:
+    """A script with arguments, whose state root is `home`."""
+    environment = {**os.environ, "FLIGHTPATH_HOME": str(home), "PYTHONPATH": str(_ROOT)}
+    return subprocess.run(
+        _isolated([sys.executable, "-c", *arguments]),
+        cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+
+
 def _train_under_ray(store: ArtifactStore, dataset: Dataset, run: Path, log: Path) -> Checkpoint:
-    described = json.dumps({"uri": dataset.uri, "sha256": dataset.sha256, "samples": dataset.samples})
-    command = _isolated([sys.executable, "-c", _TRAIN, store.uri, str(run), described])
+    command = _isolated([sys.executable, "-c", _TRAIN, store.uri, str(run), _described(dataset)])
     with (
         log.open("wb") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, cwd=_ROOT) as driver,
@@ -121,7 +169,10 @@ def test_two_ray_workers_train_a_model_worth_serving_though_one_is_killed(store:
     assert again.sha256 == checkpoint.sha256
 
 
-def test_torchrun_workers_train_a_users_recipe(store: ArtifactStore, tmp_path: Path) -> None:
+@pytest.mark.timeout(600)
+def test_torchrun_and_flytekits_elastic_train_a_users_recipe_to_the_same_bits(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
     recipe = get_recipe(REFERENCE)
     dataset = prepare(recipe, 1, store)
     checkpoint = train(
@@ -129,3 +180,28 @@ def test_torchrun_workers_train_a_users_recipe(store: ArtifactStore, tmp_path: P
     )
     assert checkpoint.step == STEPS
     assert (tmp_path / "run" / f"step-{STEPS}-a1" / "rank-1.json").is_file()
+    done = _run([_TRAIN_BY_ELASTIC, store.uri, _described(dataset), REFERENCE], tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert json.loads(done.stdout.splitlines()[-1])["sha256"] == checkpoint.sha256
+    assert (tmp_path / "decks" / "rel" / "training.html").is_file()
+    # What the release has done is not done again, by any worker.
+    again = _run([_TRAIN_BY_ELASTIC, store.uri, _described(dataset), REFERENCE], tmp_path)
+    assert "already done in this release" in again.stderr
+    assert json.loads(again.stdout.splitlines()[-1]) == json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.timeout(600)
+def test_what_no_restart_can_mend_is_tried_once_and_told_in_words(store: ArtifactStore, tmp_path: Path) -> None:
+    dataset = prepare(get_recipe(poisoned_recipe.REFERENCE), 1, store)
+    shown = [store.uri, _described(dataset), poisoned_recipe.REFERENCE]
+    elastic = _run([_TRAIN_BY_ELASTIC, *shown], tmp_path)
+    run = tmp_path / "runs" / "rel"
+    assert elastic.returncode == 1
+    assert re.search(
+        r"^flightpath: loss is not finite in step \d+ of rank \d, got training samples", elastic.stderr, re.M
+    )
+    ray = _run([_TRAIN_POISONED, store.uri, str(tmp_path / "ray"), *shown[1:]], tmp_path)
+    assert ray.returncode == 1
+    assert re.match(r"loss is not finite in step \d+ of rank \d, got training", ray.stderr.splitlines()[-1])
+    for folder in (run, tmp_path / "ray"):
+        assert not [path for path in folder.glob("step-*") if not path.name.endswith("-a1")]

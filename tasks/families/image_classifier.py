@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from serving.bundle import TensorSpec
 from tasks.artifacts import Figure
-from tasks.data.module import Split
-from tasks.evaluation.classification import classification_golden, judge_classification, majority_class
-from tasks.training.family import Golden, HeldOut, Judgement, Signature
-from tasks.training.models.resnet import ResNet, ResNetConfig, describe
+from tasks.families.classification import classification_golden, judge_classification, majority_class
+from tasks.families.resnet import ResNet, ResNetConfig, describe
+from tasks.recipes.data_source import Split
+from tasks.recipes.family import Golden, HeldOut, Judgement, Signature
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

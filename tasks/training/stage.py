@@ -9,10 +9,10 @@ from serving.errors import InvalidInput, RetryableError
 from serving.store import ArtifactStore
 from tasks.artifacts import Checkpoint, Dataset, Figure
 from tasks.progress import announce
+from tasks.recipes.recipe import Recipe
 from tasks.training import checkpointing
 from tasks.training.checkpointing import Found, SavedCheckpoint
 from tasks.training.loop import TrainingOrder, run_fingerprint, total_steps
-from tasks.training.recipes import Recipe
 from tasks.training.reporting import PROGRESS_FILE, announced, read_reports
 
 Launch = Callable[[TrainingOrder], None]
@@ -70,6 +70,7 @@ def _order(recipe: Recipe, dataset: Dataset, *, seed: int, workers: int, run_fol
         raise InvalidInput("recipe has no reference for the workers", got=recipe.name, expected="one from get_recipe")
     return TrainingOrder(
         recipe=recipe.reference,
+        overrides=recipe.overrides,
         dataset_uri=dataset.uri,
         dataset_sha256=dataset.sha256,
         run_folder=str(run_folder.resolve()),

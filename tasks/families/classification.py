@@ -9,7 +9,7 @@ from safetensors.numpy import save
 
 from serving.errors import InvalidInput
 from tasks.artifacts import Figure
-from tasks.training.family import Golden, HeldOut, Judgement
+from tasks.recipes.family import Golden, HeldOut, Judgement
 
 GOLDEN: Final = "golden.safetensors"
 _Z_95: Final = 1.959963984540054

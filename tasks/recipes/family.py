@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from serving.bundle import TensorSpec
 from tasks.artifacts import Figure
-from tasks.data.module import Split
+from tasks.recipes.data_source import Split
 
 if TYPE_CHECKING:
     import torch

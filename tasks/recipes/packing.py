@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from serving.bundle import Measurement
 from tasks.artifacts import Figure
-from tasks.training.family import Family
-from tasks.training.recipes import Recipe
+from tasks.recipes.family import Family
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +40,10 @@ class PackedVariant:
 class PackingJob:
     """What a packing works on."""
 
-    recipe: Recipe
+    calibration_samples: int
+    """Training samples that may set the INT8 ranges."""
+    min_int8_accuracy_ratio: float
+    """INT8 is chosen only at or above this share of the FP32 accuracy."""
     family: Family
     model: "torch.nn.Module"
     """The FP32 reference, in evaluation mode on the CPU."""

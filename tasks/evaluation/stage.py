@@ -7,31 +7,28 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from serving.bundle import hash_file
 from serving.errors import PermanentError
 from serving.files import canonical_json, write_atomically
 from serving.store import ArtifactStore
 from tasks.artifacts import Checkpoint, Dataset, Evaluation, Figure
 from tasks.data.addresses import fetch_folder
-from tasks.data.module import Split, fetch_dataset, read_split
+from tasks.data.dataset import fetch_dataset, read_split
 from tasks.progress import announce
-from tasks.training.family import Family, Golden, HeldOut, Judgement
-from tasks.training.recipes import Recipe
+from tasks.recipes.family import Golden, HeldOut, Judgement
+from tasks.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 EVALUATION: Final = "evaluation.json"
 SCHEMA_VERSION: Final = 1
-_BATCH: Final = 256
 
 
 def evaluate(recipe: Recipe, dataset: Dataset, checkpoint: Checkpoint, store: ArtifactStore) -> Evaluation:
     """Judge a checkpoint on the test split and keep the golden set, by content, in the store."""
     from tasks.training.determinism import reproducible_torch
+    from tasks.training.inference import predict
     from tasks.training.state import load_model
 
     started = time.monotonic()
@@ -65,25 +62,6 @@ def evaluate(recipe: Recipe, dataset: Dataset, checkpoint: Checkpoint, store: Ar
             *golden.figures,
         ],
     )
-
-
-def predict(
-    family: Family, model: "torch.nn.Module", split: Split, *, device: "torch.device | None" = None
-) -> NDArray[np.float32]:
-    """The family's answers for every sample of `split`, in evaluation mode on `device` (the CPU)."""
-    import torch
-
-    tensors = {name: torch.from_numpy(array) for name, array in split.items()}
-    samples = len(next(iter(tensors.values())))
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        parts = [
-            family.answers(model, {name: tensor[start : start + _BATCH].to(device) for name, tensor in tensors.items()})
-            for start in range(0, samples, _BATCH)
-        ]
-    model.train(was_training)
-    return np.concatenate([part.float().cpu().numpy() for part in parts])
 
 
 def _record(dataset: Dataset, judgement: Judgement, baselines: list[Figure], golden: Golden) -> dict[str, Any]:

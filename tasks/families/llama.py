@@ -16,11 +16,11 @@ from torch.nn import functional
 
 from serving.errors import InvalidInput
 from tasks.artifacts import Figure
-from tasks.data.module import Split
 from tasks.data.tokenizer import BOS, EOS, SPECIAL_TOKENS
-from tasks.evaluation.golden_texts import language_golden
-from tasks.evaluation.language import judge_tokens, ngram_baselines
-from tasks.training.family import Golden, HeldOut, Judgement, Signature
+from tasks.families.golden_texts import language_golden
+from tasks.families.language import judge_tokens, ngram_baselines
+from tasks.recipes.data_source import Split
+from tasks.recipes.family import Golden, HeldOut, Judgement, Signature
 
 _SCORED_AT_ONCE: Final = 8
 """Sequences whose logits are in memory together: 8 x 256 x 2048 float32 are 17 MB."""

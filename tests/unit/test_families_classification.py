@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import InvalidInput
-from tasks.evaluation.classification import judge_classification, majority_class, wilson_interval
+from tasks.families.classification import judge_classification, majority_class, wilson_interval
 
 
 @given(trials=st.integers(1, 5000), data=st.data())

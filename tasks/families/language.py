@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from serving.errors import InvalidInput
 from tasks.artifacts import Figure
-from tasks.data.module import Split
-from tasks.training.family import Judgement
+from tasks.recipes.data_source import Split
+from tasks.recipes.family import Judgement
 
 _RESAMPLES: Final = 1000
 _BOOTSTRAP_SEED: Final = 11

@@ -16,7 +16,7 @@ from serving.errors import InvalidInput
 from serving.files import canonical_json
 from tasks.artifacts import Figure
 from tasks.data.tokenizer import EOS, load_tokenizer
-from tasks.training.family import Golden, HeldOut
+from tasks.recipes.family import Golden, HeldOut
 
 GOLDEN: Final = "golden.json"
 SCHEMA_VERSION: Final = 1

@@ -1,0 +1,28 @@
+"""The tiny recipe on data with one broken sample: training diverges in the step that sees it."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tasks.data.digits import Digits
+from tasks.recipes.data_source import LoadedData
+from tasks.recipes.recipe import Recipe
+from tests.fakes.tiny_recipe import tiny_digits
+
+REFERENCE = "tests.fakes.poisoned_recipe:poisoned"
+SAMPLE = 700
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoisonedDigits(Digits):
+    """Training sample `SAMPLE` is NaN."""
+
+    def load(self, seed: int) -> LoadedData:
+        data = Digits.load(self, seed)
+        images = data.splits["train"]["images"].copy()
+        images[SAMPLE] = np.nan
+        return replace(data, splits={**data.splits, "train": {**data.splits["train"], "images": images}})
+
+
+def poisoned() -> Recipe:
+    return replace(tiny_digits(), data=PoisonedDigits, epochs=1.0, max_failures=2, checkpoint_interval_steps=2)
