@@ -25,6 +25,10 @@ class Settings(BaseSettings):
     store: str | None = None
     """fsspec URI of the artifact store; by default `store/` in the state root."""
 
+    runs: str | None = None
+    """fsspec URI of training runs (checkpoints, progress), which every worker reaches; by default `runs/` beside a
+    store at a distance, else `runs/` in the state root."""
+
     listen: str = ""
     """host:port that this gateway or agent listens on where its URL names something in front of it, such as a load
     balancer; by default the gateway listens on its URL's host and the agent on 127.0.0.1."""
@@ -49,3 +53,10 @@ class Settings(BaseSettings):
     @property
     def store_uri(self) -> str:
         return self.store or (self.root / "store").as_uri()
+
+    @property
+    def runs_uri(self) -> str:
+        if self.runs:
+            return self.runs.rstrip("/")
+        distant = self.store and "://" in self.store and not self.store.startswith(("file://", "local://"))
+        return f"{str(self.store).rstrip('/')}/runs" if distant else (self.root / "runs").as_uri()

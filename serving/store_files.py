@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem
@@ -75,7 +76,10 @@ class StoreFiles:
         limits = limits or StoreLimits()
         try:
             protocol = fsspec.core.split_protocol(uri)[0] or "file"
-            system, root = fsspec.core.url_to_fs(uri, **_options(protocol, limits))
+            # As `Path.as_uri` writes it, a space is %20, which fsspec would take for the name of another folder.
+            quoted = uri.startswith(("file:///", "local:///"))
+            place = unquote(uri.partition("://")[2]) if quoted else uri
+            system, root = fsspec.core.url_to_fs(place, **_options(protocol, limits))
         except (ValueError, ImportError) as unusable:
             raise InvalidInput("store cannot be opened", got=uri, expected="an fsspec URI") from unusable
         if protocol in ("s3", "s3a"):
@@ -213,6 +217,22 @@ class StoreFiles:
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(target.parent)
+
+    def remove(self, relative: str) -> None:
+        """Delete a file; one that is not there is fine."""
+        with suppress(NotFound), self._errors(relative):
+            if self.local:
+                (self.folder / relative).unlink()
+            else:
+                self._system.rm_file(f"{self._root}/{relative}")
+
+    def remove_folder(self, relative: str) -> None:
+        """Delete every file below a folder; one that is not there is fine."""
+        with suppress(NotFound), self._errors(relative):
+            if self.local:
+                shutil.rmtree(self.folder / relative)
+            else:
+                self._system.rm(f"{self._root}/{relative}", recursive=True)
 
     # How
 

@@ -152,13 +152,13 @@ class Recipe:
 
 
 def fingerprint(recipe: Recipe) -> str:
-    """SHA-256 (hex) of everything in the recipe that shapes the weights; a checkpoint carries it."""
+    """SHA-256 (hex) of everything in the recipe that shapes the weights, but for the data, which has a hash of its own:
+    workers need the prepared data and never its source. A checkpoint carries it."""
     content = {
         "optimizer": {of.name: getattr(recipe.optimizer, of.name) for of in fields(recipe.optimizer)},
         "global_batch": recipe.global_batch,
         "epochs": recipe.epochs,
         "precision": recipe.precision,
-        "data": recipe.data().fingerprint(),
         "family": recipe.family().describe(),
         "sources": recipe.sources,
     }

@@ -1,11 +1,11 @@
 """Checkpoints that are whole or do not count.
 
 `<run>/step-<n>-a<attempt>/` holds `model.safetensors`, `optimizer.pt`, `curve.json` and one
-`rank-<r>.json` per worker. `manifest.json` is written last, by rename, with the SHA-256 of each file,
-so a folder without it, or with a file that differs, is no checkpoint: it is skipped and named. The
+`rank-<r>.json` per worker. `manifest.json` is written last, whole or not at all, with the SHA-256 of each
+file, so a folder without it, or with a file that differs, is no checkpoint: it is skipped and named. The
 manifest holds content only (no time, no attempt), so equal training gives equal manifests.
 
-Holds for a file system that every worker shares. It stops holding where rename is not atomic.
+The run may lie at any address: the first worker writes all files, and no store needs a rename.
 """
 
 import hashlib
@@ -13,9 +13,8 @@ import io
 import json
 import pickle
 import re
-import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,14 +24,16 @@ from safetensors.torch import save as save_tensors
 
 from serving.bundle import check_relative_path, hash_file
 from serving.errors import CorruptBundle, PermanentError
-from serving.files import canonical_json, sync_folder, write_atomically
+from serving.files import canonical_json
+from serving.store_files import StoreFiles
 
 MANIFEST: Final = "manifest.json"
 MODEL: Final = "model.safetensors"
 OPTIMIZER: Final = "optimizer.pt"
 CURVE: Final = "curve.json"
 SCHEMA_VERSION: Final = 1
-_FOLDER: Final = re.compile(r"step-(\d+)-a(\d+)")
+FOLDER: Final = re.compile(r"step-(\d+)-a(\d+)")
+_BLOCK_BYTES: Final = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,34 +52,38 @@ class SavedCheckpoint:
     world_size: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
-    """What a run folder holds."""
-
-    newest: SavedCheckpoint | None
-    skipped: list[str] = field(default_factory=list)
-    """`<folder name>: <why it is no checkpoint>`, newest first; only those newer than `newest`."""
-    attempts: int = 0
-    """Highest attempt seen, torn ones included."""
-
-
 def checkpoint_name(step: int, attempt: int) -> str:
     return f"step-{step}-a{attempt}"
 
 
-def write_model(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, curve: Any) -> None:
-    """Rank 0's files, each whole and on the disk before this returns.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """A copy of what training changes, on the CPU: it can be written while training goes on."""
 
-    Raises:
-        PermanentError: a weight is not finite: nothing is written.
-    """
+    weights: dict[str, torch.Tensor]
+    aliases: dict[str, str]
+    """Other names of the same weights."""
+    optimizer: dict[str, Any]
+    curve: list[dict[str, float]]
+
+
+def take_snapshot(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, curve: Sequence[dict[str, float]]
+) -> Snapshot:
+    """Raises PermanentError where a weight is not finite."""
     _check_finite(model)
     weights, aliases = _without_aliases(model.state_dict())
-    buffer = io.BytesIO()
-    torch.save(optimizer.state_dict(), buffer)
-    write_atomically(folder / MODEL, save_tensors(weights, metadata=aliases or None))
-    write_atomically(folder / OPTIMIZER, buffer.getvalue())
-    write_atomically(folder / CURVE, canonical_json(curve))
+    return Snapshot(weights=weights, aliases=aliases, optimizer=_copied(optimizer.state_dict()), curve=list(curve))
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(inner) for inner in value)
+    return value
 
 
 def _check_finite(model: torch.nn.Module) -> None:
@@ -89,46 +94,68 @@ def _check_finite(model: torch.nn.Module) -> None:
 
 
 def _without_aliases(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors on the CPU that share no memory, and the names under which the same ones go as well (tied weights)."""
+    """Copies on the CPU, and the names under which the same ones go as well (tied weights)."""
     weights: dict[str, torch.Tensor] = {}
     aliases: dict[str, str] = {}
     owners: dict[tuple[Any, ...], str] = {}
-    storages: set[int] = set()
     for name, tensor in state.items():
         place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         if tensor.numel() and place in owners:
             aliases[name] = owners[place]
             continue
         owners[place] = name
-        kept = tensor.detach().cpu().contiguous()
-        storage = kept.untyped_storage().data_ptr()
-        # A view of another one's memory is the format's to keep only as a copy.
-        weights[name] = kept.clone() if storage in storages else kept
-        storages.add(storage)
+        weights[name] = tensor.detach().to("cpu", copy=True).contiguous()
     return weights, aliases
 
 
-def write_rank(folder: Path, rank: int, state: dict[str, Any]) -> None:
-    """One worker's own state (sampler, random generators)."""
-    write_atomically(folder / f"rank-{rank}.json", canonical_json(state))
+def write_checkpoint(
+    run: StoreFiles,
+    name: str,
+    snapshot: Snapshot,
+    ranks: Sequence[dict[str, Any]],
+    *,
+    step: int,
+    fingerprint: str,
+    seed: int,
+) -> str:
+    """Write every file and, when all are durable, the manifest. Returns the manifest's SHA-256.
 
-
-def commit(folder: Path, *, step: int, fingerprint: str, seed: int, world_size: int) -> str:
-    """Make the folder a checkpoint, once every worker has written its file. Returns the manifest's SHA-256."""
-    names = [MODEL, OPTIMIZER, CURVE, *(f"rank-{rank}.json" for rank in range(world_size))]
+    Args:
+        ranks: each worker's own state (sampler, random generators), by rank.
+    """
+    files, digests = run.within(name), {}
+    for file, content in _contents(snapshot, ranks):
+        digests[file] = hashlib.sha256(content).hexdigest()
+        _put(files, file, content)
     manifest = canonical_json(
         {
             "schema_version": SCHEMA_VERSION,
             "step": step,
             "fingerprint": fingerprint,
             "seed": seed,
-            "world_size": world_size,
-            "files": {name: hash_file(folder / name) for name in names},
+            "world_size": len(ranks),
+            "files": digests,
         }
     )
-    write_atomically(folder / MANIFEST, manifest)
-    sync_folder(folder.parent)
+    files.write(MANIFEST, manifest)
     return hashlib.sha256(manifest).hexdigest()
+
+
+def _contents(snapshot: Snapshot, ranks: Sequence[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
+    """One after the other, so that only one is in memory beside the snapshot."""
+    yield MODEL, save_tensors(snapshot.weights, metadata=snapshot.aliases or None)
+    buffer = io.BytesIO()
+    torch.save(snapshot.optimizer, buffer)
+    yield OPTIMIZER, buffer.getvalue()
+    yield CURVE, canonical_json(snapshot.curve)
+    for rank, state in enumerate(ranks):
+        yield f"rank-{rank}.json", canonical_json(state)
+
+
+def _put(files: StoreFiles, name: str, content: bytes) -> None:
+    whole = memoryview(content)
+    blocks = (bytes(whole[at : at + _BLOCK_BYTES]) for at in range(0, len(content), _BLOCK_BYTES))
+    files.put(name, blocks, size_bytes=len(content), block_bytes=_BLOCK_BYTES)
 
 
 def verify_checkpoint(folder: Path) -> SavedCheckpoint:
@@ -144,7 +171,7 @@ def verify_checkpoint(folder: Path) -> SavedCheckpoint:
     try:
         raw = json.loads(content)
         files = {str(name): str(digest) for name, digest in raw["files"].items()}
-        match = _FOLDER.fullmatch(folder.name)
+        match = FOLDER.fullmatch(folder.name)
         saved = SavedCheckpoint(
             folder=folder,
             step=int(raw["step"]),
@@ -174,39 +201,6 @@ def _check_file(folder: Path, name: str, digest: str) -> None:
         raise PermanentError(f"{name} is missing", got=folder.name, expected=name)
     if (found := hash_file(folder / name)) != digest:
         raise PermanentError(f"{name} has a wrong SHA-256", got=found, expected=digest)
-
-
-def find_latest_verified(run_folder: Path, *, at_step: int | None = None) -> Found:
-    """The newest whole checkpoint (or the newest of step `at_step`), and what was skipped on the way to it."""
-    skipped: list[str] = []
-    folders = _folders(run_folder)
-    attempts = max((attempt for _, attempt, _ in folders), default=0)
-    for step, _, folder in sorted(folders, reverse=True):
-        if at_step is not None and step != at_step:
-            continue
-        try:
-            return Found(newest=verify_checkpoint(folder), skipped=skipped, attempts=attempts)
-        except PermanentError as torn:
-            skipped.append(f"{folder.name}: {torn}")
-    return Found(newest=None, skipped=skipped, attempts=attempts)
-
-
-def remove_old(run_folder: Path, *, keep: int, newest: SavedCheckpoint) -> list[str]:
-    """Delete checkpoints older than the `keep` newest steps, and torn ones older than `newest`.
-
-    Each folder loses its manifest first, so a deletion cut short leaves no half checkpoint that counts.
-    Returns the names removed.
-    """
-    whole = [(step, attempt) for step, attempt, folder in _folders(run_folder) if (folder / MANIFEST).is_file()]
-    kept = set(sorted((entry for entry in whole if entry[0] <= newest.step), reverse=True)[:keep])
-    removed = []
-    for step, attempt, folder in _folders(run_folder):
-        if (step, attempt) in kept or step >= newest.step:
-            continue
-        (folder / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(folder)
-        removed.append(folder.name)
-    return sorted(removed)
 
 
 def read_model(folder: Path) -> dict[str, torch.Tensor]:
@@ -239,11 +233,3 @@ def read_rank(folder: Path, rank: int) -> dict[str, Any] | None:
         return None
     state: dict[str, Any] = json.loads(path.read_bytes())
     return state
-
-
-def _folders(run_folder: Path) -> list[tuple[int, int, Path]]:
-    """(step, attempt, folder) of everything that is named like a checkpoint."""
-    if not run_folder.is_dir():
-        return []
-    named = ((_FOLDER.fullmatch(path.name), path) for path in run_folder.iterdir() if path.is_dir())
-    return [(int(match[1]), int(match[2]), path) for match, path in named if match]

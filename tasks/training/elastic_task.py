@@ -5,7 +5,6 @@ loaded when it is asked for, because the plugin loads torch.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -18,6 +17,7 @@ from flytekitplugins.kfpytorch.task import PytorchElasticFunctionTask
 from torch import distributed
 
 from serving.errors import FlightpathError, PermanentError, RetryableError
+from serving.store_files import StoreFiles
 from tasks.artifacts import Checkpoint, Dataset, ReleasePlan
 from tasks.boundary import runs_locally, translated
 from tasks.recipes.finding import recipe_of
@@ -25,7 +25,7 @@ from tasks.recipes.recipe import Recipe
 from tasks.training.launch.torchrun import process_group
 from tasks.training.loop import TrainingOrder, train_worker
 from tasks.training.recorded import RETRIES, train_recorded
-from tasks.training.reporting import PROGRESS_FILE, append_to
+from tasks.training.reporting import append_to
 
 _MOST_PER_NODE: Final = 8
 """Workers in one pod: as many as a machine usually has GPUs."""
@@ -128,7 +128,7 @@ def _lead(plan: ReleasePlan, dataset: Dataset, device: torch.device) -> Checkpoi
         nonlocal told
         told = True
         _tell(order)
-        train_worker(order, listener=append_to(Path(order.run_folder) / PROGRESS_FILE), device=device)
+        train_worker(order, listener=append_to(StoreFiles.open(order.run)), device=device)
 
     try:
         return train_recorded(plan=plan, dataset=dataset, launch=launch)

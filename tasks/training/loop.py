@@ -7,8 +7,10 @@ in the checkpoint.
 """
 
 import math
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -18,23 +20,28 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from serving.errors import FlightpathError, InvalidInput, NotFound, PermanentError
+from serving.errors import FlightpathError, InvalidInput, PermanentError, RetryableError
+from serving.store_files import StoreFiles
 from tasks.data.dataset import fetch_dataset, read_split
 from tasks.data.sampler import Sampler, steps_for
 from tasks.recipes.data_source import SPLITS
 from tasks.recipes.family import Family
 from tasks.recipes.finding import get_recipe
 from tasks.recipes.recipe import OptimizerConfig, Recipe, fingerprint
-from tasks.training import checkpointing
-from tasks.training.checkpointing import SavedCheckpoint
+from tasks.training.branches import Branches
+from tasks.training.checkpointing import SavedCheckpoint, take_snapshot
 from tasks.training.determinism import reproducible_torch
 from tasks.training.divergence import Divergence
 from tasks.training.inference import predict
 from tasks.training.precision import forward_precision
 from tasks.training.reporting import Listener, Progress
 from tasks.training.state import TrainingState, new_state, rank_state, restore, restore_rank
+from tasks.training.stopping import StopRequest, stop_request
+from tasks.training.writer import CheckpointWriter, Kept
 
 _REPORTS_PER_RUN: Final = 60
+_POLL_S: Final = 1.0
+"""Between two looks for a SIGTERM of any worker: a pod has some thirty seconds to save."""
 _Told = TypeVar("_Told")
 
 
@@ -48,12 +55,13 @@ class TrainingOrder:
     """What is changed of it (`get_recipe`)."""
     dataset_uri: str
     dataset_sha256: str
-    run_folder: str
-    """Checkpoints and progress; on a file system that all workers share."""
+    run: str
+    """Address of checkpoints and progress: a path, or any fsspec URI. Workers share no disk."""
     seed: int
     workers: int
     resume: str = "auto"
-    """`auto`: from the newest whole checkpoint; `never`; or a step's number."""
+    """`auto`: from the newest whole checkpoint of the newest branch; `never`; or a step's number. A restart of the same
+    order goes on where it was, whatever it says."""
     checkpoint_interval_steps: int | None = None
     """In place of the recipe's."""
     checkpoint_interval_s: float | None = None
@@ -115,14 +123,11 @@ class _Run:
     recipe: Recipe
     family: Family
     worker: Worker
-    folder: Path
     seed: int
-    attempt: int
     skipped: tuple[str, ...]
     """Torn checkpoints that were newer than the one resumed from."""
     save_every_steps: int
     save_every_s: float | None
-    keep_checkpoints: int
     fingerprint: str
     sampler: Sampler
     total_steps: int
@@ -132,6 +137,26 @@ class _Run:
     """By name, what the simplest models reach on the validation split."""
     listener: Listener | None
     divergence: Divergence
+    writer: CheckpointWriter | None
+    """The first worker's."""
+
+
+def run_address(given: str) -> str:
+    """The address of a run as every worker may be told it: a URI as it is, a path made absolute.
+
+    Raises:
+        InvalidInput: it is empty, or no address.
+    """
+    if "://" in given:
+        if given.startswith("file://") and not given.startswith("file:///"):
+            raise InvalidInput("run's address is malformed", got=given, expected="file:///… with three slashes")
+        StoreFiles.open(given)
+        return given.rstrip("/")
+    if not given or ":" in given.split("/")[0]:
+        raise InvalidInput(
+            "run's address is malformed", got=given, expected="a path, file:///…, s3://…, gs://… or az://…"
+        )
+    return str(Path(given).resolve())
 
 
 def total_steps(recipe: Recipe, train_samples: int) -> int:
@@ -144,16 +169,35 @@ def train_worker(order: TrainingOrder, *, listener: Listener | None = None, devi
 
     Args:
         listener: told of progress, in rank 0 only; what it raises ends the run.
+
+    Raises:
+        PermanentError: what no restart can mend, in all workers alike.
+        RetryableError: the run's store is away, or the process was asked to stop (SIGTERM) and has saved.
     """
-    with reproducible_torch():
-        run, state, resumed = _begin(order, Worker.current(device), listener)
-        if resumed is not None:
-            restore(state, resumed, fingerprint=run.fingerprint, seed=run.seed)
-        torch.manual_seed(_rank_seed(run.seed, run.worker.rank))
-        if resumed is not None:
-            restore_rank(resumed, run.worker.rank, run.sampler)
-        _train(run, state)
+    files = StoreFiles.open(order.run)
+    with reproducible_torch(), _scratch(files) as scratch, stop_request() as stop:
+        run, state, resumed = _begin(order, files, scratch, Worker.current(device), listener)
+        try:
+            if resumed is not None:
+                restore(state, resumed, fingerprint=run.fingerprint, seed=run.seed)
+            torch.manual_seed(_rank_seed(run.seed, run.worker.rank))
+            if resumed is not None:
+                restore_rank(resumed, run.worker.rank, run.sampler)
+            _train(run, state, stop)
+        finally:
+            if run.writer is not None:
+                run.writer.close()
         run.worker.barrier()
+
+
+@contextmanager
+def _scratch(run: StoreFiles) -> Iterator[Path]:
+    """What this worker reads lies in the run itself if that is on a disk, else in a folder of the worker's own."""
+    if run.local:
+        yield run.folder
+        return
+    with tempfile.TemporaryDirectory(prefix="flightpath-run-") as scratch:
+        yield Path(scratch)
 
 
 def learning_rate(step: int, total: int, config: OptimizerConfig) -> float:
@@ -166,34 +210,41 @@ def learning_rate(step: int, total: int, config: OptimizerConfig) -> float:
 
 
 def _begin(
-    order: TrainingOrder, worker: Worker, listener: Listener | None
+    order: TrainingOrder, files: StoreFiles, scratch: Path, worker: Worker, listener: Listener | None
 ) -> tuple[_Run, TrainingState, SavedCheckpoint | None]:
     recipe = get_recipe(order.recipe, order.overrides)
     family = recipe.family()
-    folder = Path(order.run_folder)
-    data = _fetch_once(order, worker, folder / "dataset")
+    data = _fetch(order, files, worker, scratch / "dataset")
     train, validation = (read_split(data, name) for name in SPLITS[:2])
     samples = len(next(iter(train.values())))
-    resumed, attempt, skipped = _agree_on_resume(folder, order.resume, worker)
+    steps = total_steps(recipe, samples)
+    resumed, attempt, skipped = _agree_on_resume(files, scratch, order.resume, steps, worker)
+    content = run_fingerprint(recipe, order.dataset_sha256)
+    kept = Kept(
+        run=files,
+        scratch=scratch,
+        attempt=attempt,
+        fingerprint=content,
+        seed=order.seed,
+        keep=order.keep_checkpoints or recipe.keep_checkpoints,
+    )
     run = _Run(
         recipe=recipe,
         family=family,
         worker=worker,
-        folder=folder,
         seed=order.seed,
-        attempt=attempt,
         skipped=tuple(skipped),
         save_every_steps=order.checkpoint_interval_steps or recipe.checkpoint_interval_steps,
         save_every_s=order.checkpoint_interval_s,
-        keep_checkpoints=order.keep_checkpoints or recipe.keep_checkpoints,
-        fingerprint=run_fingerprint(recipe, order.dataset_sha256),
+        fingerprint=content,
         sampler=Sampler(samples=samples, global_batch=recipe.global_batch, seed=order.seed),
-        total_steps=total_steps(recipe, samples),
+        total_steps=steps,
         train={name: torch.from_numpy(array) for name, array in train.items()},
         validation=validation,
         baselines={figure.name: figure.value for figure in family.baselines(train, validation)},
         listener=listener if worker.rank == 0 else None,
         divergence=Divergence(worker.device),
+        writer=CheckpointWriter(kept, committed_step=resumed.step if resumed else 0) if worker.rank == 0 else None,
     )
     return run, new_state(family, recipe.optimizer, seed=order.seed, device=worker.device), resumed
 
@@ -203,54 +254,86 @@ def run_fingerprint(recipe: Recipe, dataset_sha256: str) -> str:
     return f"{fingerprint(recipe)}-{dataset_sha256}"
 
 
-def _fetch_once(order: TrainingOrder, worker: Worker, target: Path) -> Path:
-    """Rank 0 fetches, then every worker checks what it is about to read."""
-    worker.learn_from_first(lambda: str(fetch_dataset(order.dataset_uri, target, sha256=order.dataset_sha256)))
+def _fetch(order: TrainingOrder, files: StoreFiles, worker: Worker, target: Path) -> Path:
+    """On a disk that all share the first worker fetches, then every one checks what it is about to read."""
+    if files.local:
+        worker.learn_from_first(lambda: str(fetch_dataset(order.dataset_uri, target, sha256=order.dataset_sha256)))
     return fetch_dataset(order.dataset_uri, target, sha256=order.dataset_sha256)
 
 
-def _agree_on_resume(folder: Path, resume: str, worker: Worker) -> tuple[SavedCheckpoint | None, int, list[str]]:
+def _agree_on_resume(
+    files: StoreFiles, scratch: Path, resume: str, steps: int, worker: Worker
+) -> tuple[SavedCheckpoint | None, int, list[str]]:
     """Rank 0 looks, all follow: the checkpoint to resume from, this attempt's number, and what was skipped."""
-    name, attempt, skipped = worker.learn_from_first(lambda: _look_for_checkpoint(folder, resume))
-    chosen = None if name is None else checkpointing.verify_checkpoint(folder / name)
-    return chosen, attempt, skipped
+
+    mine: list[SavedCheckpoint | None] = []
+
+    def look() -> tuple[str | None, int, list[str]]:
+        branches = Branches(files, scratch)
+        found = branches.find(resume, total_steps=steps)
+        mine.append(found.newest)
+        name = None if found.newest is None else found.newest.folder.name
+        return name, branches.begin(resume, found.newest), found.skipped
+
+    name, attempt, skipped = worker.learn_from_first(look)
+    if not mine:
+        mine.append(None if name is None else Branches(files, scratch).bring(name))
+    return mine[0], attempt, skipped
 
 
-def _look_for_checkpoint(folder: Path, resume: str) -> tuple[str | None, int, list[str]]:
-    """Name of the checkpoint that the order means, this attempt's number, and what was skipped."""
-    step = int(resume) if resume.isdecimal() else None
-    found = checkpointing.find_latest_verified(folder, at_step=step)
-    if step is not None and found.newest is None:
-        raise NotFound(f"no whole checkpoint in {folder}", got=found.skipped or "none", expected=f"one of step {step}")
-    if resume == "never" or found.newest is None:
-        return None, found.attempts + 1, [] if resume == "never" else found.skipped
-    return found.newest.folder.name, found.attempts + 1, found.skipped
-
-
-def _train(run: _Run, state: TrainingState) -> None:
+def _train(run: _Run, state: TrainingState, stop: StopRequest) -> None:
     model = _data_parallel(state.model, run.worker)
-    started, first_step, saved_step = time.monotonic(), state.step, state.step
-    saved_at = started
+    started, first_step = time.monotonic(), state.step
+    saved_at, polls = started, _Polls(run.worker, stop)
     report_every = max(1, run.total_steps // _REPORTS_PER_RUN)
     model.train()
     if first_step == run.total_steps:
-        _tell(run, state, samples_per_s=0.0, saved_step=saved_step, resumed_from=first_step)
+        _tell(run, state, samples_per_s=0.0, resumed_from=first_step)
     while state.step < run.total_steps:
         loss = _step(run, state, model)
         state.step += 1
-        last = state.step == run.total_steps
-        saves = last or _is_save_due(run, state.step, saved_at)
+        last, stopping = state.step == run.total_steps, polls.must_stop()
+        saves = last or stopping or _is_save_due(run, state.step, saved_at)
         if saves or state.step % report_every == 0:
             _stop_if_diverged(run)
         if last or state.step % report_every == 0:
             _record(run, state, loss)
         if saves:
             save_checkpoint(run, state)
-            saved_step, saved_at = state.step, time.monotonic()
+            saved_at = time.monotonic()
+        if last or stopping:
+            _finish_saving(run)
         if last or state.step % report_every == 0:
             samples = (state.step - first_step) * run.recipe.global_batch
             rate = samples / (time.monotonic() - started)
-            _tell(run, state, samples_per_s=rate, saved_step=saved_step, resumed_from=first_step)
+            _tell(run, state, samples_per_s=rate, resumed_from=first_step)
+        if stopping and not last:
+            raise RetryableError("training was asked to stop", got=f"SIGTERM, saved step {state.step}")
+
+
+class _Polls:
+    """Whether any worker was asked to stop: all look in the same steps, about once a second."""
+
+    def __init__(self, worker: Worker, stop: StopRequest) -> None:
+        self._worker = worker
+        self._stop = stop
+        self._wait_steps = 1
+        self._steps = 0
+        self._asked_at = time.monotonic()
+
+    def must_stop(self) -> bool:
+        if self._worker.world_size == 1:
+            return self._stop.asked
+        self._steps += 1
+        if self._steps < self._wait_steps:
+            return False
+        now = time.monotonic()
+        rate = self._steps / max(1e-6, now - self._asked_at)
+        mine = (self._stop.asked, max(1, min(2 * self._wait_steps, round(rate * _POLL_S))))
+        told = [mine] * self._worker.world_size
+        distributed.all_gather_object(told, mine)
+        self._steps, self._asked_at, self._wait_steps = 0, now, told[0][1]
+        return any(asked for asked, _ in told)
 
 
 def _stop_if_diverged(run: _Run) -> None:
@@ -273,8 +356,8 @@ def _stop_if_diverged(run: _Run) -> None:
     )
 
 
-def _tell(run: _Run, state: TrainingState, *, samples_per_s: float, saved_step: int, resumed_from: int) -> None:
-    if run.listener is None:
+def _tell(run: _Run, state: TrainingState, *, samples_per_s: float, resumed_from: int) -> None:
+    if run.listener is None or run.writer is None:
         return
     run.listener(
         Progress(
@@ -282,7 +365,7 @@ def _tell(run: _Run, state: TrainingState, *, samples_per_s: float, saved_step: 
             total_steps=run.total_steps,
             loss=state.curve[-1]["loss"],
             samples_per_s=samples_per_s,
-            checkpoint_step=saved_step,
+            checkpoint_step=run.writer.committed_step,
             time=time.time(),
             resumed_from_step=resumed_from or None,
             skipped_checkpoints=[_named(torn) for torn in run.skipped],
@@ -349,17 +432,25 @@ def _validate(run: _Run, model: torch.nn.Module) -> dict[str, float]:
 
 
 def save_checkpoint(run: _Run, state: TrainingState) -> None:
-    """Every worker writes its file, rank 0 the rest; the manifest follows once all are on the disk."""
-    folder = run.folder / checkpointing.checkpoint_name(state.step, run.attempt)
-    checkpointing.write_rank(folder, run.worker.rank, rank_state(run.sampler, state.step))
-    run.worker.learn_from_first(lambda: checkpointing.write_model(folder, state.model, state.optimizer, state.curve))
-    run.worker.barrier()
-    if run.worker.rank != 0:
-        return
-    checkpointing.commit(
-        folder, step=state.step, fingerprint=run.fingerprint, seed=run.seed, world_size=run.worker.world_size
-    )
-    checkpointing.remove_old(run.folder, keep=run.keep_checkpoints, newest=checkpointing.verify_checkpoint(folder))
+    """Hand a copy of everything to the first worker's writer; training goes on while it writes."""
+    mine = rank_state(run.sampler, state.step)
+    ranks = [mine] * run.worker.world_size
+    if run.worker.world_size > 1:
+        distributed.all_gather_object(ranks, mine)
+
+    def begin() -> None:
+        assert run.writer is not None
+        run.writer.begin(take_snapshot(state.model, state.optimizer, state.curve), ranks, state.step)
+
+    run.worker.learn_from_first(begin)
+
+
+def _finish_saving(run: _Run) -> None:
+    def finish() -> None:
+        assert run.writer is not None
+        run.writer.finish()
+
+    run.worker.learn_from_first(finish)
 
 
 def _data_parallel(model: torch.nn.Module, worker: Worker) -> torch.nn.Module:

@@ -28,6 +28,6 @@ def train_recorded(plan: ReleasePlan, dataset: Dataset, launch: Callable[["Train
         seed=plan.seed,
         workers=recipe.workers,
         store=ArtifactStore(plan.store_uri),
-        run_folder=Settings().root / "runs" / plan.release_id,
+        run=f"{Settings().runs_uri}/{plan.release_id}",
         launch=launch,
     )

@@ -10,14 +10,16 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Final
 
+from serving.errors import NotFound, RetryableError
+from serving.store_files import StoreFiles
 from tasks.progress import announce
 
 _LOG = logging.getLogger(__name__)
 _POST_TIMEOUT_S: Final = 2.0
 _POLL_S: Final = 0.5
+_DISTANT_POLL_S: Final = 5.0
 PROGRESS_FILE: Final = "progress.jsonl"
 
 
@@ -44,14 +46,41 @@ class Progress:
 Listener = Callable[[Progress], None]
 
 
-def append_to(path: Path) -> Listener:
-    """A listener that appends one JSON line per report."""
+def append_to(run: StoreFiles) -> Listener:
+    """A listener that adds one JSON line per report to the run's progress file.
 
-    def listener(progress: Progress) -> None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(progress)) + "\n")
+    A file at a distance is written whole each time: a run reports some sixty times, and stores cannot append.
+    """
+    if run.local:
 
-    return listener
+        def append(progress: Progress) -> None:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            with (run.folder / PROGRESS_FILE).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(progress)) + "\n")
+
+        return append
+    content = bytearray()
+    begun = False
+
+    def write(progress: Progress) -> None:
+        nonlocal begun
+        try:
+            if not begun:
+                content.extend(_read(run))
+                begun = True
+            content.extend(json.dumps(asdict(progress)).encode() + b"\n")
+            run.write(PROGRESS_FILE, bytes(content))
+        except RetryableError as away:
+            _LOG.warning("progress was not written: %s", away)
+
+    return write
+
+
+def _read(run: StoreFiles) -> bytes:
+    try:
+        return run.read(PROGRESS_FILE)
+    except NotFound:
+        return b""
 
 
 def post_to(environment: Mapping[str, str]) -> Listener | None:
@@ -76,12 +105,11 @@ def post_to(environment: Mapping[str, str]) -> Listener | None:
 
 
 @contextmanager
-def announced(path: Path) -> Iterator[None]:
-    """While the block runs, announce the newest report in the file at `path`, twice a second at most."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    start = path.stat().st_size if path.exists() else 0
+def announced(run: StoreFiles) -> Iterator[None]:
+    """While the block runs, announce the newest report of the run, twice a second at most."""
+    start = len(_read(run))
     finished = threading.Event()
-    follower = threading.Thread(target=_follow, args=(path, start, finished), name="training-progress", daemon=True)
+    follower = threading.Thread(target=_follow, args=(run, start, finished), name="training-progress", daemon=True)
     follower.start()
     try:
         yield
@@ -90,22 +118,22 @@ def announced(path: Path) -> Iterator[None]:
         follower.join()
 
 
-def read_reports(path: Path, *, start: int = 0) -> tuple[list[Progress], int]:
+def read_reports(run: StoreFiles, *, start: int = 0) -> tuple[list[Progress], int]:
     """Whole lines from byte `start` on, and where the next read begins."""
-    if not path.exists():
-        return [], start
-    with path.open("rb") as file:
-        file.seek(start)
-        content = file.read()
+    content = _read(run)[start:]
     whole = content[: content.rfind(b"\n") + 1]
     return [Progress(**json.loads(line)) for line in whole.splitlines()], start + len(whole)
 
 
-def _follow(path: Path, start: int, finished: threading.Event) -> None:
+def _follow(run: StoreFiles, start: int, finished: threading.Event) -> None:
     last = False
     while not last:
-        last = finished.wait(_POLL_S)
-        reports, start = read_reports(path, start=start)
+        last = finished.wait(_POLL_S if run.local else _DISTANT_POLL_S)
+        try:
+            reports, start = read_reports(run, start=start)
+        except RetryableError:
+            # The run goes on whether or not anybody can watch it.
+            continue
         if reports:
             newest = reports[-1]
             saved = {"checkpoint_step": newest.checkpoint_step} if newest.checkpoint_step else {}

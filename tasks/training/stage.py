@@ -1,5 +1,6 @@
 """The training stage: from a recipe and a dataset to a checkpoint in the store."""
 
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,13 +8,15 @@ from typing import Final
 
 from serving.errors import InvalidInput, RetryableError
 from serving.store import ArtifactStore
+from serving.store_files import StoreFiles
 from tasks.artifacts import Checkpoint, Dataset, Figure
 from tasks.progress import announce
 from tasks.recipes.recipe import Recipe
 from tasks.training import checkpointing
-from tasks.training.checkpointing import Found, SavedCheckpoint
-from tasks.training.loop import TrainingOrder, run_fingerprint, total_steps
-from tasks.training.reporting import PROGRESS_FILE, announced, read_reports
+from tasks.training.branches import Branches, Found
+from tasks.training.checkpointing import SavedCheckpoint
+from tasks.training.loop import TrainingOrder, run_address, run_fingerprint, total_steps
+from tasks.training.reporting import announced, read_reports
 
 Launch = Callable[[TrainingOrder], None]
 """Runs `train_worker(order)` in `order.workers` processes and returns when all have ended well."""
@@ -28,42 +31,46 @@ def train(
     seed: int,
     workers: int,
     store: ArtifactStore,
-    run_folder: Path,
+    run: str,
     launch: Launch,
 ) -> Checkpoint:
     """Train to the end and keep the final checkpoint in the store, under its manifest's SHA-256.
 
-    Resumes from the newest whole checkpoint in `run_folder`; one that is already final is only uploaded.
+    Resumes from the newest whole checkpoint at the address `run`; one that is already final is only uploaded.
 
     Raises:
         InvalidInput: `workers` does not divide the global batch, or the run folder belongs to another run.
         RetryableError: the launcher or a worker failed; calling again resumes.
     """
-    order = _order(recipe, dataset, seed=seed, workers=workers, run_folder=run_folder)
+    order = _order(recipe, dataset, seed=seed, workers=workers, run=run)
+    files = StoreFiles.open(order.run)
     steps = total_steps(recipe, dataset.samples["train"])
     started = time.monotonic()
     launched_at = time.time()
-    before = _look(run_folder)
-    if not _is_final(before.newest, order, recipe, steps):
-        _announce_start(before, steps, workers)
-        with announced(run_folder / PROGRESS_FILE):
-            launch(order)
-    final = _look(run_folder).newest
-    if final is None or final.step != steps:
-        raise RetryableError(
-            "training ended without its last checkpoint", got=final.step if final else None, expected=f"step {steps}"
+    with tempfile.TemporaryDirectory(prefix="flightpath-run-") as scratch:
+        before = _look(files, Path(scratch))
+        if not _is_final(before.newest, order, recipe, steps):
+            _announce_start(before, steps, workers)
+            with announced(files):
+                launch(order)
+        final = _look(files, Path(scratch)).newest
+        if final is None or final.step != steps:
+            raise RetryableError(
+                "training ended without its last checkpoint",
+                got=final.step if final else None,
+                expected=f"step {steps}",
+            )
+        uri = store.put_folder(final.folder, f"{CHECKPOINTS}/{final.sha256}", marker=checkpointing.MANIFEST)
+        return Checkpoint(
+            uri=uri,
+            sha256=final.sha256,
+            step=final.step,
+            seconds=time.monotonic() - started,
+            figures=_figures(final, files, launched_at),
         )
-    uri = store.put_folder(final.folder, f"{CHECKPOINTS}/{final.sha256}", marker=checkpointing.MANIFEST)
-    return Checkpoint(
-        uri=uri,
-        sha256=final.sha256,
-        step=final.step,
-        seconds=time.monotonic() - started,
-        figures=_figures(final, run_folder, launched_at),
-    )
 
 
-def _order(recipe: Recipe, dataset: Dataset, *, seed: int, workers: int, run_folder: Path) -> TrainingOrder:
+def _order(recipe: Recipe, dataset: Dataset, *, seed: int, workers: int, run: str) -> TrainingOrder:
     if workers < 1 or recipe.global_batch % workers:
         raise InvalidInput("workers must divide the global batch", got=workers, expected=f"{recipe.global_batch} / n")
     if not recipe.reference:
@@ -73,14 +80,14 @@ def _order(recipe: Recipe, dataset: Dataset, *, seed: int, workers: int, run_fol
         overrides=recipe.overrides,
         dataset_uri=dataset.uri,
         dataset_sha256=dataset.sha256,
-        run_folder=str(run_folder.resolve()),
+        run=run_address(run),
         seed=seed,
         workers=workers,
     )
 
 
-def _look(run_folder: Path) -> Found:
-    found = checkpointing.find_latest_verified(run_folder)
+def _look(run: StoreFiles, scratch: Path) -> Found:
+    found = Branches(run, scratch).find()
     for skipped in found.skipped:
         announce("training", f"skipped {skipped}")
     return found
@@ -104,7 +111,7 @@ def _announce_start(before: Found, steps: int, workers: int) -> None:
         announce("training", f"resuming from step {before.newest.step}", total_steps=steps, workers=workers)
 
 
-def _figures(final: SavedCheckpoint, run_folder: Path, launched_at: float) -> list[Figure]:
+def _figures(final: SavedCheckpoint, run: StoreFiles, launched_at: float) -> list[Figure]:
     """Last values of the curve, and what this call's own reports say of speed (absent if it only uploaded)."""
     last = checkpointing.read_curve(final.folder)[-1]
     figures = [
@@ -116,7 +123,7 @@ def _figures(final: SavedCheckpoint, run_folder: Path, launched_at: float) -> li
         ),
         Figure(name="workers", value=float(final.world_size), unit="workers"),
     ]
-    reports = [report for report in read_reports(run_folder / PROGRESS_FILE)[0] if report.time >= launched_at]
+    reports = [report for report in read_reports(run)[0] if report.time >= launched_at]
     if reports:
         figures += [
             Figure(name="throughput", value=reports[-1].samples_per_s, unit="samples/s"),

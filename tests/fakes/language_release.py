@@ -44,9 +44,7 @@ def make_language_release(root: Path) -> Made:
     """Trains for some seconds, in this process; keys lie in `root/keys`."""
     recipe, store = get_recipe(REFERENCE), ArtifactStore((root / "store").as_uri())
     dataset = prepare(recipe, 1, store)
-    checkpoint = train(
-        recipe, dataset, seed=1, workers=1, store=store, run_folder=root / "run", launch=inprocess.launch
-    )
+    checkpoint = train(recipe, dataset, seed=1, workers=1, store=store, run=str(root / "run"), launch=inprocess.launch)
     evaluation = evaluate(recipe, dataset, checkpoint, store)
     compressed = compress(recipe, dataset, checkpoint, evaluation, store)
     bundle = seal_language_model(recipe, compressed, evaluation, store, root / "keys")

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from tasks.recipes.recipe import Recipe, resnet_digits
+from tasks.recipes.recipe import Recipe
+from tasks.shipped.resnet_digits import resnet_digits
 
 REFERENCE = "tests.fakes.short_recipe:short_digits"
 STEPS = 73

@@ -16,11 +16,12 @@ import pytest
 from serving.store import ArtifactStore
 from tasks.data.stage import prepare
 from tasks.recipes.finding import get_recipe
-from tasks.training.checkpointing import MANIFEST, MODEL, find_latest_verified
+from tasks.training.checkpointing import MANIFEST, MODEL
 from tests.fakes.kubernetes.app import ApiServer
 from tests.fakes.kubernetes.images import Image
 from tests.fakes.kubernetes.kubelet import ProcessKubelet
 from tests.fakes.operator import PROJECT, OperatorProcess, install_crds, training_job
+from tests.fakes.runs import look
 from tests.fakes.short_recipe import REFERENCE, STEPS
 
 Object = dict[str, Any]
@@ -87,7 +88,7 @@ class Cluster:
 
     def newest_world(self) -> int:
         """Number of workers that saved the newest checkpoint; 0 before the first."""
-        found = find_latest_verified(self.run).newest
+        found = look(self.run).newest
         return found.world_size if found else 0
 
 
@@ -143,7 +144,7 @@ async def test_a_killed_worker_restarts_the_group_which_resumes_and_succeeds(clu
     assert status["lastFailure"]["worker"].startswith("digits-a1-w")
     assert first < status["progress"]["step"] == status["checkpoint"]["step"] == STEPS
     assert (status["attempt"], status["checkpoint"].get("skipped", [])) == (2, [])
-    newest = find_latest_verified(cluster.run).newest
+    newest = look(cluster.run).newest
     assert newest is not None
     assert (newest.step, newest.world_size) == (STEPS, 2)
 
@@ -154,7 +155,7 @@ async def test_torn_checkpoints_are_skipped_and_named(cluster: Cluster, dataset:
     await cluster.until(lambda: cluster.step() > 3 * EVERY)
     cluster.kubelet.kill("digits-a1-w0")
     await cluster.until(lambda: cluster.status().get("attempt") == 2)
-    whole = find_latest_verified(cluster.run).newest
+    whole = look(cluster.run).newest
     assert whole is not None
     unfinished = whole.folder.with_name(f"step-{whole.step + 5}-a1")
     shutil.copytree(whole.folder, unfinished, ignore=shutil.ignore_patterns(MANIFEST))

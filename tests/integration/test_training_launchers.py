@@ -42,7 +42,7 @@ from tasks.recipes.finding import get_recipe
 store, run, dataset = sys.argv[1:]
 checkpoint = train(
     get_recipe("resnet-digits"), Dataset(**json.loads(dataset)), seed=1, workers=2,
-    store=ArtifactStore(store), run_folder=Path(run), launch=launch,
+    store=ArtifactStore(store), run=run, launch=launch,
 )
 print(json.dumps(asdict(checkpoint)))
 """
@@ -61,7 +61,7 @@ store, run, dataset, recipe = sys.argv[1:]
 try:
     train(
         get_recipe(recipe), Dataset(**json.loads(dataset)), seed=1, workers=2,
-        store=ArtifactStore(store), run_folder=Path(run), launch=launch,
+        store=ArtifactStore(store), run=run, launch=launch,
     )
 except PermanentError as refused:
     sys.exit(str(refused))
@@ -164,7 +164,7 @@ def test_two_ray_workers_train_a_model_worth_serving_though_one_is_killed(store:
     assert [folder.name for folder in (tmp_path / "ray").glob("step-219-*")] == ["step-219-a2"]
     # The same workers under another launcher: Ray has no part in the bits.
     again = train(
-        recipe, dataset, seed=1, workers=2, store=store, run_folder=tmp_path / "torchrun", launch=torchrun.launch
+        recipe, dataset, seed=1, workers=2, store=store, run=str(tmp_path / "torchrun"), launch=torchrun.launch
     )
     assert again.sha256 == checkpoint.sha256
 
@@ -176,7 +176,7 @@ def test_torchrun_and_flytekits_elastic_train_a_users_recipe_to_the_same_bits(
     recipe = get_recipe(REFERENCE)
     dataset = prepare(recipe, 1, store)
     checkpoint = train(
-        recipe, dataset, seed=1, workers=2, store=store, run_folder=tmp_path / "run", launch=torchrun.launch
+        recipe, dataset, seed=1, workers=2, store=store, run=str(tmp_path / "run"), launch=torchrun.launch
     )
     assert checkpoint.step == STEPS
     assert (tmp_path / "run" / f"step-{STEPS}-a1" / "rank-1.json").is_file()

@@ -47,9 +47,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     root = tmp_path_factory.mktemp("chain")
     recipe, store = get_recipe(request.param), ArtifactStore((root / "store").as_uri())
     dataset = prepare(recipe, 1, store)
-    checkpoint = train(
-        recipe, dataset, seed=1, workers=1, store=store, run_folder=root / "run", launch=inprocess.launch
-    )
+    checkpoint = train(recipe, dataset, seed=1, workers=1, store=store, run=str(root / "run"), launch=inprocess.launch)
     evaluation = evaluate(recipe, dataset, checkpoint, store)
     compressed = compress(recipe, dataset, checkpoint, evaluation, store)
     return Made(

@@ -54,7 +54,7 @@ def test_an_old_checkpoint_is_reason_enough_for_a_new_one(dataset: str, tmp_path
         recipe=REFERENCE,
         dataset_uri=dataset,
         dataset_sha256=dataset.rpartition("/")[2],
-        run_folder=str(tmp_path),
+        run=str(tmp_path),
         seed=1,
         workers=1,
         checkpoint_interval_s=1e-6,

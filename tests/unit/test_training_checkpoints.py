@@ -1,6 +1,7 @@
 """Checkpoints: torn ones are skipped and named, old ones go, whole ones come back."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,11 @@ import torch
 from safetensors import safe_open
 
 from serving.errors import PermanentError
+from serving.store_files import StoreFiles
 from tasks.training import checkpointing
-from tasks.training.checkpointing import find_latest_verified, remove_old, verify_checkpoint
+from tasks.training.branches import Branches
+from tasks.training.checkpointing import verify_checkpoint
+from tests.fakes.runs import look
 
 
 def save(run: Path, step: int, *, attempt: int = 1, value: float = 0.0) -> Path:
@@ -18,10 +22,10 @@ def save(run: Path, step: int, *, attempt: int = 1, value: float = 0.0) -> Path:
     for parameter in model.parameters():
         torch.nn.init.constant_(parameter, value)
     optimizer = torch.optim.AdamW(model.parameters())
-    checkpointing.write_model(folder, model, optimizer, [{"step": float(step), "loss": 1.0}])
-    for rank in range(2):
-        checkpointing.write_rank(folder, rank, {"sampler": {}, "rank": rank})
-    checkpointing.commit(folder, step=step, fingerprint="f", seed=1, world_size=2)
+    snapshot = checkpointing.take_snapshot(model, optimizer, [{"step": float(step), "loss": 1.0}])
+    ranks = [{"sampler": {}, "rank": rank} for rank in range(2)]
+    files = StoreFiles.of_folder(run)
+    checkpointing.write_checkpoint(files, folder.name, snapshot, ranks, step=step, fingerprint="f", seed=1)
     return folder
 
 
@@ -39,7 +43,7 @@ def test_a_torn_file_is_skipped_and_named(tmp_path: Path, name: str, damage: str
         middle = len(content) // 2
         flipped = content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
         (torn / name).write_bytes(content[:middle] if damage == "truncated" else flipped)
-    found = find_latest_verified(tmp_path)
+    found = look(tmp_path)
     assert found.newest is not None
     assert found.newest.folder == whole
     (skipped,) = found.skipped
@@ -49,27 +53,27 @@ def test_a_torn_file_is_skipped_and_named(tmp_path: Path, name: str, damage: str
 
 def test_a_checkpoint_in_the_making_does_not_count(tmp_path: Path) -> None:
     save(tmp_path, 10)
-    checkpointing.write_rank(tmp_path / "step-20-a2", 0, {})
-    found = find_latest_verified(tmp_path)
+    shutil.copytree(tmp_path / "step-10-a1", tmp_path / "step-20-a2", ignore=shutil.ignore_patterns("manifest.json"))
+    found = look(tmp_path)
     assert found.newest is not None
     assert (found.newest.step, found.attempts, len(found.skipped)) == (10, 2, 1)
 
 
 def test_an_empty_run_has_none(tmp_path: Path) -> None:
-    assert find_latest_verified(tmp_path / "absent").newest is None
+    assert look(tmp_path / "absent").newest is None
 
 
 def test_the_latest_attempt_of_a_step_wins(tmp_path: Path) -> None:
     save(tmp_path, 10, attempt=1)
     later = save(tmp_path, 10, attempt=2)
-    newest = find_latest_verified(tmp_path).newest
+    newest = look(tmp_path).newest
     assert newest is not None
     assert newest.folder == later
 
 
 def test_a_step_can_be_asked_for(tmp_path: Path) -> None:
     first, _ = save(tmp_path, 10), save(tmp_path, 20)
-    newest = find_latest_verified(tmp_path, at_step=10).newest
+    newest = look(tmp_path, "10").newest
     assert newest is not None
     assert newest.folder == first
 
@@ -84,8 +88,8 @@ def test_only_the_newest_are_kept_and_torn_ones_go(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         save(tmp_path, step)
     (tmp_path / "step-20-a1" / "manifest.json").unlink()
-    newest = verify_checkpoint(save(tmp_path, 40))
-    removed = remove_old(tmp_path, keep=2, newest=newest)
+    save(tmp_path, 40)
+    removed = Branches(StoreFiles.of_folder(tmp_path), tmp_path).remove_old(keep=2, newest=(40, 1))
     assert removed == ["step-10-a1", "step-20-a1"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-30-a1", "step-40-a1"]
 
@@ -124,12 +128,14 @@ class Tied(torch.nn.Module):
 
 def test_tied_weights_and_shared_buffers_are_saved_once_and_come_back(tmp_path: Path) -> None:
     model, again = Tied(), Tied()
-    checkpointing.write_model(tmp_path, model, torch.optim.AdamW(model.parameters()), [])
-    read = checkpointing.read_model(tmp_path)
+    snapshot = checkpointing.take_snapshot(model, torch.optim.AdamW(model.parameters()), [])
+    run, folder = StoreFiles.of_folder(tmp_path), tmp_path / "step-1-a1"
+    checkpointing.write_checkpoint(run, folder.name, snapshot, [{}], step=1, fingerprint="f", seed=1)
+    read = checkpointing.read_model(folder)
     assert set(read) == set(model.state_dict())
     again.load_state_dict(read)
     for name, tensor in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
     assert again.head.weight is again.embed.weight
-    with safe_open(tmp_path / checkpointing.MODEL, framework="pt") as file:
+    with safe_open(folder / checkpointing.MODEL, framework="pt") as file:
         assert file.metadata() == {"head.weight": "embed.weight"}

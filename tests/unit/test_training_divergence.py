@@ -11,11 +11,12 @@ from serving.errors import PermanentError
 from serving.store import ArtifactStore
 from tasks.data.stage import prepare
 from tasks.recipes.finding import get_recipe
-from tasks.training.checkpointing import find_latest_verified, read_model, write_model
+from tasks.training.checkpointing import read_model, take_snapshot
 from tasks.training.divergence import Divergence
 from tasks.training.launch import inprocess
 from tasks.training.stage import train
 from tests.fakes.poisoned_recipe import REFERENCE, SAMPLE
+from tests.fakes.runs import look
 
 
 def _watched(losses: list[float], norms: list[float]) -> tuple[int, int] | None:
@@ -38,9 +39,9 @@ def test_a_broken_sample_is_named_and_no_checkpoint_has_seen_it(tmp_path: Path) 
     dataset = prepare(recipe, 1, store)
     run = tmp_path / "run"
     with pytest.raises(PermanentError, match=r"loss is not finite in step \d+ of rank 0") as stopped:
-        train(recipe, dataset, seed=3, workers=1, store=store, run_folder=run, launch=inprocess.launch)
+        train(recipe, dataset, seed=3, workers=1, store=store, run=str(run), launch=inprocess.launch)
     assert re.search(rf"\b{SAMPLE}\b", str(stopped.value))
-    newest = find_latest_verified(run).newest
+    newest = look(run).newest
     if newest is not None:
         assert all(bool(torch.isfinite(tensor).all()) for tensor in read_model(newest.folder).values())
 
@@ -50,5 +51,4 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
     with torch.no_grad():
         model.weight[0, 1] = math.inf
     with pytest.raises(PermanentError, match="weights are not finite, got weight"):
-        write_model(tmp_path / "step-1-a1", model, torch.optim.AdamW(model.parameters()), [])
-    assert not (tmp_path / "step-1-a1").exists()
+        take_snapshot(model, torch.optim.AdamW(model.parameters()), [])

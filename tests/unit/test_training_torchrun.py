@@ -11,10 +11,12 @@ import pytest
 
 from serving.errors import InvalidInput
 from serving.store import ArtifactStore
+from serving.store_files import StoreFiles
 from tasks.data.stage import prepare
 from tasks.recipes.finding import get_recipe
-from tasks.training.checkpointing import find_latest_verified
-from tasks.training.launch.torchrun import EXIT_INVALID, local_folder, main, parse_order
+from tasks.training.launch.torchrun import EXIT_INVALID, main, parse_order
+from tasks.training.loop import run_address
+from tests.fakes.runs import look
 from tests.fakes.tiny_recipe import REFERENCE, STEPS
 
 ARGUMENTS = ["--recipe", "resnet-digits", "--dataset", "file:///d/abc", "--output", "/run", "--seed", "1"]
@@ -22,18 +24,24 @@ ARGUMENTS = ["--recipe", "resnet-digits", "--dataset", "file:///d/abc", "--outpu
 
 def test_the_order_comes_from_the_command_line() -> None:
     order = parse_order(ARGUMENTS, {"WORLD_SIZE": "4"})
-    assert (order.run_folder, order.dataset_sha256, order.workers, order.resume) == ("/run", "abc", 4, "auto")
+    assert (order.run, order.dataset_sha256, order.workers, order.resume) == ("/run", "abc", 4, "auto")
 
 
 def test_the_environment_wins() -> None:
     order = parse_order(ARGUMENTS, {"FLIGHTPATH_CHECKPOINT_URI": "file:///check%20points", "FLIGHTPATH_RESUME": "120"})
-    assert (order.run_folder, order.resume) == ("/check points", "120")
+    assert (order.run, order.resume) == ("file:///check%20points", "120")
+    assert StoreFiles.open(order.run).folder == Path("/check points")
 
 
-@pytest.mark.parametrize("uri", ["", "s3://bucket/run", "file://host/run"])
-def test_a_run_folder_without_rename_is_refused(uri: str) -> None:
-    with pytest.raises(InvalidInput, match="run folder"):
-        local_folder(uri)
+@pytest.mark.parametrize("address", ["", "file://host/run", "nosuch://bucket/run", "c:run"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(InvalidInput, match=r"run's address is malformed|store cannot be opened"):
+        run_address(address)
+
+
+def test_a_path_becomes_absolute_and_an_address_stays() -> None:
+    assert run_address("runs/ä b") == str(Path("runs/ä b").resolve())
+    assert run_address("s3://bucket/runs/one/") == "s3://bucket/runs/one"
 
 
 @pytest.mark.parametrize("changed", [["--recipe", "no-such"], ["--resume", "sometimes"]])
@@ -89,4 +97,4 @@ def test_nobody_listening_does_not_stop_the_run(tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = ["--recipe", REFERENCE, "--dataset", dataset.uri, "--output", str(run), "--seed", "1"]
     assert main(arguments, {"FLIGHTPATH_PROGRESS_URL": "http://127.0.0.1:9/"}) == 0
-    assert find_latest_verified(run).newest is not None
+    assert look(run).newest is not None

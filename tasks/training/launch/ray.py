@@ -14,16 +14,15 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 from serving.errors import FlightpathError, InvalidInput, PermanentError, RetryableError
-from serving.files import write_atomically
+from serving.store_files import StoreFiles
 from tasks.recipes.finding import get_recipe
 from tasks.recipes.recipe import Recipe
 from tasks.training.loop import TrainingOrder, train_worker
-from tasks.training.reporting import PROGRESS_FILE, append_to
+from tasks.training.reporting import append_to
 
 _OBJECT_STORE_BYTES: Final = 256 * 1024 * 1024
 """Nothing large goes through Ray's objects: data and checkpoints are files."""
@@ -106,10 +105,10 @@ def _fit(order: TrainingOrder, recipe: Recipe) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    asked, refusal = recipe.resources, Path(order.run_folder) / f"refusal-{secrets.token_hex(4)}"
+    asked, run, refusal = recipe.resources, StoreFiles.open(order.run), f"refusal-{secrets.token_hex(4)}"
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"order": asdict(order), "refusal": str(refusal)},
+        train_loop_config={"order": asdict(order), "refusal": refusal},
         torch_config=TorchConfig(backend="nccl" if asked.gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=order.workers,
@@ -119,7 +118,7 @@ def _fit(order: TrainingOrder, recipe: Recipe) -> None:
         run_config=RunConfig(
             # A name of its own for each launch: our checkpoints resume a run, not Ray's snapshot.
             name=f"launch-{secrets.token_hex(4)}",
-            storage_path=str(Path(order.run_folder) / "ray"),
+            **_storage(run),
             failure_config=FailureConfig(max_failures=recipe.max_failures),
         ),
     )
@@ -135,8 +134,19 @@ def _fit(order: TrainingOrder, recipe: Recipe) -> None:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)
-    if refusal.exists():
-        raise PermanentError(refusal.read_text())
+    if run.has(refusal):
+        raise PermanentError(run.read(refusal).decode())
+
+
+def _storage(run: StoreFiles) -> dict[str, Any]:
+    """Where Ray keeps what it keeps of a run, which is little: our checkpoints are not its own."""
+    if run.local:
+        return {"storage_path": str(run.folder / "ray")}
+    import fsspec
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    system, path = fsspec.core.url_to_fs(run.address("ray"))
+    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(system))}
 
 
 def _work(told: dict[str, Any]) -> None:
@@ -144,11 +154,12 @@ def _work(told: dict[str, Any]) -> None:
     import torch
     from ray.train.torch import get_device
 
-    order, refusal = TrainingOrder(**told["order"]), Path(told["refusal"])
+    order = TrainingOrder(**told["order"])
+    run = StoreFiles.open(order.run)
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        train_worker(order, listener=append_to(Path(order.run_folder) / PROGRESS_FILE), device=device)
+        train_worker(order, listener=append_to(run), device=device)
     except PermanentError as refused:
-        write_atomically(refusal, str(refused).encode())
+        run.write(told["refusal"], str(refused).encode())

@@ -16,13 +16,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
 
 from serving.errors import FlightpathError, InvalidInput, RetryableError
-from tasks.training.loop import TrainingOrder, train_worker
-from tasks.training.reporting import PROGRESS_FILE, Listener, Progress, append_to, post_to
+from serving.store_files import StoreFiles
+from tasks.training.loop import TrainingOrder, run_address, train_worker
+from tasks.training.reporting import Listener, Progress, append_to, post_to
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +46,7 @@ def launch(order: TrainingOrder) -> None:
             "--overrides",
             order.overrides,
             "--output",
-            order.run_folder,
+            order.run,
             "--seed",
             str(order.seed),
             "--resume",
@@ -90,7 +89,7 @@ def parse_order(arguments: Sequence[str], environment: Mapping[str, str]) -> Tra
     parser.add_argument("--recipe", required=True, help="name, or package.module:function")
     parser.add_argument("--overrides", default="", help="JSON of the recipe's fields to change")
     parser.add_argument("--dataset", required=True, help="address of a dataset folder; its last part is its SHA-256")
-    parser.add_argument("--output", default="", help="run folder: a path or file:// address that all workers share")
+    parser.add_argument("--output", default="", help="address of the run: a path or any fsspec URI")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--resume", default="auto", help="auto | never | a step")
     given = parser.parse_args(arguments)
@@ -100,7 +99,7 @@ def parse_order(arguments: Sequence[str], environment: Mapping[str, str]) -> Tra
         overrides=environment.get("FLIGHTPATH_OVERRIDES") or given.overrides,
         dataset_uri=given.dataset,
         dataset_sha256=given.dataset.rstrip("/").rpartition("/")[2],
-        run_folder=str(local_folder(output)),
+        run=run_address(output),
         seed=given.seed,
         workers=int(environment.get("WORLD_SIZE", "1")),
         resume=environment.get("FLIGHTPATH_RESUME") or given.resume,
@@ -117,16 +116,8 @@ def _whole(environment: Mapping[str, str], name: str) -> int | None:
     return int(given) if given else None
 
 
-def local_folder(uri: str) -> Path:
-    """The folder of a path or a file:// address; checkpoints need a file system with rename."""
-    parts = urlsplit(uri)
-    if not uri or parts.scheme not in ("", "file") or parts.netloc:
-        raise InvalidInput("run folder is not usable", got=uri, expected="a path or file:///… on a shared file system")
-    return Path(unquote(parts.path)).resolve()
-
-
 def _listener(order: TrainingOrder, environment: Mapping[str, str]) -> Listener:
-    listeners = [append_to(Path(order.run_folder) / PROGRESS_FILE), post_to(environment)]
+    listeners = [append_to(StoreFiles.open(order.run)), post_to(environment)]
 
     def listener(progress: Progress) -> None:
         for tell in listeners:
