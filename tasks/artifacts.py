@@ -107,6 +107,8 @@ class CompressedModel:
     seconds: float
     figures: list[Figure] = field(default_factory=list)
     """`fp32_accuracy`, `<variant> accuracy`, `<variant> size`, …; `int8_accuracy` where there is an INT8 variant."""
+    notes: list[str] = field(default_factory=list)
+    """What could not be made, and why."""
 
 
 @dataclass(kw_only=True)

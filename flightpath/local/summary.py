@@ -38,6 +38,8 @@ def show(console: Console, result: DemoResult) -> None:
         f"users: {result.requests_sent} requests, {result.requests_failed} failed", highlight=False, markup=False
     )
     console.print(f"{report.evidence}; ordered by {report.actor}", highlight=False, markup=False)
+    for note in report.notes:
+        console.print(note, highlight=False, markup=False)
     console.print("\nTry it:", highlight=False)
     for command in curl_commands(result):
         # No wrapping: each command stays one line that can be copied.

@@ -1,6 +1,7 @@
 """Which values flow through the model: the ranges that INT8 scales are made of."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -8,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.errors import PermanentError
 from serving.files import canonical_json, write_atomically
 from tasks.recipes.data_source import Split
 from tasks.recipes.family import Signature
@@ -42,13 +44,19 @@ class CalibrationBatches:
 
 
 def write_summary(cache: Path, target: Path, *, samples: int) -> None:
-    """Turn ONNX Runtime's cache of ranges into `calibration.json`: `{"samples", "ranges": {tensor: [low, high]}}`."""
+    """Turn ONNX Runtime's cache of ranges into `calibration.json`: `{"samples", "ranges": {tensor: [low, high]}}`.
+
+    Raises:
+        PermanentError: a tensor takes infinite values, as the mask of a transformer may: no scale fits them.
+    """
     from onnxruntime.quantization.calibrate import load_tensors_data
 
     ranges = {
         name: [float(np.min(data.range_value[0])), float(np.max(data.range_value[1]))]
         for name, data in load_tensors_data(cache).items()
     }
+    if endless := [name for name, span in ranges.items() if not all(map(math.isfinite, span))]:
+        raise PermanentError("a calibrated range is not finite", got=", ".join(endless[:3]), expected="finite values")
     write_atomically(target, canonical_json({"schema_version": 1, "samples": samples, "ranges": ranges}))
 
 

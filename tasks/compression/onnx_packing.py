@@ -1,12 +1,12 @@
 """ONNX for classifiers and their like: FP32, and INT8 in two profiles, each judged on the held-out test set."""
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.errors import PermanentError
 from tasks.compression import report
 from tasks.compression.calibration import CALIBRATION, choose_samples, write_summary
 from tasks.compression.export import export_onnx, verify_export
@@ -31,7 +31,7 @@ _BATCHES: Final = (1, 32)
 
 
 class OnnxPacking:
-    """Serves INT8 on CPUs unless its accuracy fell below the recipe's bound."""
+    """Serves INT8 on CPUs, if it can be made and its accuracy is not below the recipe's bound; FP32 always ships."""
 
     def pack(self, job: PackingJob) -> Packed:
         started = time.monotonic()
@@ -39,20 +39,27 @@ class OnnxPacking:
         difference = _export(job, test)
         export_s = time.monotonic() - started
         announce("compression", "exported to ONNX", seconds=export_s, max_difference=difference)
-        _quantize(job)
-        judgements, latencies = _judge(job, test)
+        refused = _quantize(job)
+        judgements, latencies = _judge(job, test, refused)
+        for variant, reason in refused.items():
+            (job.folder / report.FILES[variant]).unlink(missing_ok=True)
+            announce("compression", f"no {variant}: {reason}")
+        if len(judgements) == 1:
+            (job.folder / CALIBRATION).unlink(missing_ok=True)
         taken = report.measurements(judgements, latencies, report.describe_machine())
+        int8 = judgements.get(report.INT8_CPU)
         choice = report.choose_variant(
             fp32_accuracy=judgements[report.FP32].accuracy,
-            int8_accuracy=judgements[report.INT8_CPU].accuracy,
+            int8_accuracy=None if int8 is None else int8.accuracy,
             bound=job.min_int8_accuracy_ratio,
         )
-        sizes = {variant: (job.folder / file).stat().st_size for variant, file in report.FILES.items()}
+        sizes = {variant: (job.folder / report.FILES[variant]).stat().st_size for variant in judgements}
         return Packed(
-            variants=[_variant(name) for name in _RUNTIMES],
+            variants=[_variant(name) for name in _RUNTIMES if name in judgements],
             chosen=choice.variant,
             measurements=taken,
             figures=report.figures(choice, judgements, taken, sizes, export_s, difference),
+            notes=[f"no {variant}: {reason}" for variant, reason in refused.items()],
         )
 
 
@@ -68,26 +75,43 @@ def _export(job: PackingJob, test: Split) -> float:
     return verify_export(path, reference, test, job.family.signature())
 
 
-def _quantize(job: PackingJob) -> None:
+def _quantize(job: PackingJob) -> dict[str, str]:
+    """Write the INT8 variants that can be made; returns why the others cannot, by variant."""
     split = choose_samples(read_split(job.data, "train"), job.calibration_samples)
     source, cache = job.folder / report.FILES[report.FP32], job.scratch / "ranges.json"
     signature = job.family.signature()
+    refused = {}
     for variant, profile in ((report.INT8_CPU, CPU), (report.INT8_TENSORRT, TENSORRT)):
-        quantize(source, job.folder / report.FILES[variant], profile, split=split, signature=signature, cache=cache)
-    write_summary(cache, job.folder / CALIBRATION, samples=len(next(iter(split.values()))))
+        try:
+            quantize(source, job.folder / report.FILES[variant], profile, split=split, signature=signature, cache=cache)
+            write_summary(cache, job.folder / CALIBRATION, samples=len(next(iter(split.values()))))
+        except PermanentError as unfit:
+            refused[variant] = str(unfit)
+    return refused
 
 
-def _judge(job: PackingJob, test: Split) -> tuple[dict[str, Judgement], list[Latency]]:
-    """Judge all variants; time those that this machine serves, in the session that serves them."""
+def _judge(job: PackingJob, test: Split, refused: dict[str, str]) -> tuple[dict[str, Judgement], list[Latency]]:
+    """Judge all variants; time those that this machine serves, in the session that serves them.
+
+    An INT8 graph that does not run joins those that were `refused`.
+    """
     signature = job.family.signature()
-    # TensorRT's graph is judged by its own arithmetic, not by ONNX Runtime's fusions on this CPU.
-    sessions: Mapping[str, onnxruntime.InferenceSession] = {
-        variant: open_session(job.folder / file, optimised=variant != report.INT8_TENSORRT)
-        for variant, file in report.FILES.items()
-    }
-    judgements = {
-        name: job.family.judge(run_outputs(session, signature, test), test) for name, session in sessions.items()
-    }
+    sessions: dict[str, onnxruntime.InferenceSession] = {}
+    judgements: dict[str, Judgement] = {}
+    for variant, file in report.FILES.items():
+        if variant in refused:
+            continue
+        try:
+            # TensorRT's graph is judged by its own arithmetic, not by ONNX Runtime's fusions on this CPU.
+            session = open_session(job.folder / file, optimised=variant != report.INT8_TENSORRT)
+            judgements[variant] = job.family.judge(run_outputs(session, signature, test), test)
+        except Exception as unfit:
+            # The runtime's errors have no common root. FP32 must run: it is what ships.
+            if variant == report.FP32:
+                raise
+            refused[variant] = f"{type(unfit).__name__}: {unfit}"
+            continue
+        sessions[variant] = session
     deployed = {
         name: _caller(session, signature, test) for name, session in sessions.items() if name != report.INT8_TENSORRT
     }

@@ -48,10 +48,13 @@ def variant_table(compressed: CompressedModel, variants: Sequence[Mapping[str, A
     )
     head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in ("variant", *columns))
     chosen = f"<p>Served: <b>{html.escape(compressed.chosen_variant)}</b>. {_reason(figures)}</p>"
+    chosen += "".join(f"<p>{html.escape(note)}</p>" for note in compressed.notes)
     return f"{chosen}<table><tr>{head}</tr>{rows}</table>"
 
 
 def _reason(figures: Mapping[str, float]) -> str:
+    if "int8_accuracy_ratio" not in figures and "parameters" not in figures:
+        return "Weights as trained, float32: there is no INT8 variant."
     if "int8_accuracy_ratio" not in figures:
         return f"Weights as trained, float32, {figures.get('parameters', 0):,.0f} of them; nothing is quantized."
     relation = "at or above" if figures["int8_chosen"] else "below"

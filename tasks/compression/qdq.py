@@ -70,6 +70,9 @@ def quantize(
     Args:
         split: calibration samples.
         cache: ranges are kept here; a second profile of the same source reads them instead of measuring.
+
+    Raises:
+        PermanentError: the quantizer cannot do it.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -91,8 +94,11 @@ def quantize(
                 extra_options=dict(profile.options),
                 calibration_cache_path=cache,
             )
-        except (ValueError, RuntimeError, TypeError) as unfit:
-            raise PermanentError(f"model cannot be quantized for {profile.name} ({unfit})") from unfit
+        except Exception as unfit:
+            # The quantizer meets a graph that it does not know with whatever that leads to: KeyError, IndexError, …
+            raise PermanentError(
+                f"model cannot be quantized for {profile.name} ({type(unfit).__name__}: {unfit})"
+            ) from unfit
     proto = onnx.load(raw)
     strip(proto)
     onnx.checker.check_model(proto)

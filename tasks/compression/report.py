@@ -28,13 +28,15 @@ class Choice:
     """Which variant a CPU region serves, and why."""
 
     variant: str
-    ratio: float
-    """INT8 accuracy over FP32 accuracy."""
+    ratio: float | None
+    """INT8 accuracy over FP32 accuracy; None where there is no INT8 variant."""
     bound: float
 
 
-def choose_variant(*, fp32_accuracy: float, int8_accuracy: float, bound: float) -> Choice:
-    """INT8 unless its accuracy fell below `bound` times the FP32 one."""
+def choose_variant(*, fp32_accuracy: float, int8_accuracy: float | None, bound: float) -> Choice:
+    """INT8 unless there is none, or its accuracy fell below `bound` times the FP32 one."""
+    if int8_accuracy is None:
+        return Choice(variant=FP32, ratio=None, bound=bound)
     ratio = int8_accuracy / fp32_accuracy if fp32_accuracy > 0 else 0.0
     accepted = int8_accuracy >= bound * fp32_accuracy
     return Choice(variant=INT8_CPU if accepted else FP32, ratio=ratio, bound=bound)
@@ -78,14 +80,22 @@ def figures(
     """The same and the rest, for the report."""
     return [
         Figure(name="fp32_accuracy", value=judgements[FP32].accuracy, unit="share"),
-        Figure(name="int8_accuracy", value=judgements[INT8_CPU].accuracy, unit="share"),
         *(Figure(name=measured.name, value=measured.value, unit=measured.unit) for measured in taken),
         *(Figure(name=f"{variant} size", value=float(size), unit="bytes") for variant, size in sizes_bytes.items()),
+        *_int8_figures(choice, judgements),
+        Figure(name="export_seconds", value=export_s, unit="s"),
+        Figure(name="export_max_difference", value=difference, unit="logit"),
+    ]
+
+
+def _int8_figures(choice: Choice, judgements: Mapping[str, Judgement]) -> list[Figure]:
+    if choice.ratio is None:
+        return []
+    return [
+        Figure(name="int8_accuracy", value=judgements[INT8_CPU].accuracy, unit="share"),
         Figure(name="int8_accuracy_ratio", value=choice.ratio, unit="share of FP32"),
         Figure(name="int8_accuracy_bound", value=choice.bound, unit="share of FP32"),
         Figure(name="int8_chosen", value=float(choice.variant == INT8_CPU), unit="1 yes, 0 no: below the bound"),
-        Figure(name="export_seconds", value=export_s, unit="s"),
-        Figure(name="export_max_difference", value=difference, unit="logit"),
     ]
 
 

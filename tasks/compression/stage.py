@@ -63,6 +63,7 @@ def compress(
         chosen_variant=packed.chosen,
         seconds=time.monotonic() - started,
         figures=list(packed.figures),
+        notes=list(packed.notes),
     )
 
 

@@ -66,6 +66,8 @@ class Packed:
     """What was measured on the packed files, for the attestation."""
     figures: Sequence[Figure]
     """For the report: `<variant> accuracy`, `<variant> size`, and whatever else is worth knowing."""
+    notes: Sequence[str] = ()
+    """What could not be made, and why, in words."""
 
 
 class Packing(Protocol):

@@ -27,6 +27,8 @@ class ReleaseReport:
     regions: list[RegionOutcome]
     actor: str = ""
     """Who ordered the promotion."""
+    notes: list[str] = field(default_factory=list)
+    """What a stage could not make, and why; the release went on without it."""
     evidence: str = ""
     """What its gates took for evidence, and their margins."""
 
@@ -73,6 +75,7 @@ def make_report(
         ],
         regions=outcome.regions,
         actor=outcome.actor,
+        notes=compressed.notes,
         evidence=outcome.evidence,
     )
 
