@@ -6,6 +6,7 @@ world size that divides the global batch sees the same batches, and resuming at 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,15 @@ class Sampler:
             raise InvalidInput("checkpoint was made with another sample order", got=state, expected=self.state(step))
 
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        return np.random.Generator(np.random.PCG64([self.seed, int(epoch)])).permutation(self.samples)
+        return _permutation(self.seed, self.samples, int(epoch))
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, samples: int, epoch: int) -> NDArray[np.int64]:
+    """The order of an epoch, kept while its steps ask for it (of ten million samples it takes 0.2 s); read-only."""
+    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(samples)
+    order.flags.writeable = False
+    return order
 
 
 def steps_for(samples: int, *, global_batch: int, epochs: float) -> int:

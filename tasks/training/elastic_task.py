@@ -4,6 +4,9 @@ flytekit calls the task's function in every worker and takes what the first one 
 loaded when it is asked for, because the plugin loads torch.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,7 +27,8 @@ from tasks.recipes.finding import recipe_of
 from tasks.recipes.recipe import Recipe
 from tasks.training.launch.torchrun import process_group
 from tasks.training.loop import TrainingOrder, train_worker
-from tasks.training.recorded import RETRIES, train_recorded
+from tasks.training.recorded import RETRIES, run_of, train_recorded
+from tasks.training.refusals import Refusal
 from tasks.training.reporting import append_to
 
 _MOST_PER_NODE: Final = 8
@@ -34,13 +38,6 @@ _MOST_PER_NODE: Final = 8
 @dataclass
 class TrainingElastic(Elastic):
     """An Elastic whose workers' refusals are not tried again."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """What a worker returns in place of an error that no restart can mend."""
-
-    message: str
 
 
 class TrainingElasticTask(PytorchElasticFunctionTask):
@@ -64,11 +61,13 @@ class TrainingElasticTask(PytorchElasticFunctionTask):
         try:
             result = super().execute(**kwargs)
         except FlyteUserRuntimeException as failed:
+            if (refused := _refusal(kwargs["plan"]).read()) is not None:
+                raise translated(refused) from failed
             if not runs_locally():
                 raise
             raise translated(RetryableError("training failed", got=f"{failed.value}")) from failed
-        if isinstance(result, _Refusal):
-            raise translated(PermanentError(result.message))
+        if isinstance(result, PermanentError):
+            raise translated(result)
         return result
 
 
@@ -115,41 +114,65 @@ def train_elastic(plan: ReleasePlan, dataset: Dataset) -> Checkpoint:
     """Train the recipe's model, or go on from the newest verified checkpoint of this release."""
     with process_group() as device:
         if distributed.is_initialized() and distributed.get_rank() > 0:
-            _follow(device)
+            _follow(plan, device)
             return None  # type: ignore[return-value]  # flytekit takes what the first worker returns
-        return _lead(plan, dataset, device)  # type: ignore[return-value]  # a refusal is unpacked by the task
+        return _lead(plan, dataset, device)  # type: ignore[return-value]  # a refusal is raised by the task
 
 
-def _lead(plan: ReleasePlan, dataset: Dataset, device: torch.device) -> Checkpoint | _Refusal:
-    """The stage. What it launches, all workers do."""
-    told = False
+def _lead(plan: ReleasePlan, dataset: Dataset, device: torch.device) -> Checkpoint | PermanentError:
+    """The stage. What it launches, all workers do.
+
+    What a worker refuses it raises, so that the others do not wait for it; started again, all end at once.
+    """
+    told, refusal = False, _refusal(plan)
+    if _is_first_start():
+        refusal.clear()
+    elif (refused := refusal.read()) is not None:
+        _tell(None)
+        return refused
 
     def launch(order: TrainingOrder) -> None:
         nonlocal told
         told = True
         _tell(order)
-        train_worker(order, listener=append_to(StoreFiles.open(order.run)), device=device)
+        with _leaving(refusal):
+            train_worker(order, listener=append_to(StoreFiles.open(order.run)), device=device)
 
     try:
         return train_recorded(plan=plan, dataset=dataset, launch=launch)
     except FlightpathError as failed:
-        if failed.retryable:
+        if not isinstance(failed, PermanentError):
             raise translated(failed) from failed
-        return _Refusal(str(failed))
+        if told:
+            raise
+        return failed
     finally:
         if not told:
             _tell(None)
 
 
-def _follow(device: torch.device) -> None:
+def _follow(plan: ReleasePlan, device: torch.device) -> None:
     order = _tell(None)
-    if order is None:
-        return
+    if order is not None:
+        with _leaving(_refusal(plan)):
+            train_worker(order, device=device)
+
+
+@contextmanager
+def _leaving(refusal: Refusal) -> Iterator[None]:
     try:
-        train_worker(order, device=device)
-    except PermanentError:
-        # All workers have met it, and the first one tells.
-        return
+        yield
+    except PermanentError as refused:
+        refusal.leave(refused)
+        raise
+
+
+def _refusal(plan: ReleasePlan) -> Refusal:
+    return Refusal(StoreFiles.open(run_of(plan)), "elastic")
+
+
+def _is_first_start() -> bool:
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
 
 
 def _tell(order: TrainingOrder | None) -> TrainingOrder | None:

@@ -394,13 +394,27 @@ def _step(run: _Run, state: TrainingState, model: torch.nn.Module) -> torch.Tens
     for group in state.optimizer.param_groups:
         group["lr"] = group["rate_scale"] * learning_rate(state.step, run.total_steps, run.recipe.optimizer)
     state.optimizer.zero_grad(set_to_none=True)
-    with forward_precision(run.recipe.precision, worker.device):
+    with forward_precision(run.recipe.precision, worker.device), _own_code("loss", state.step, worker):
         loss = run.family.loss(model, batch)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), run.recipe.optimizer.max_gradient_norm)
     state.optimizer.step()
     run.divergence.watch(state.step, loss.detach(), norm)
     return loss.detach()
+
+
+@contextmanager
+def _own_code(what: str, step: int, worker: Worker) -> Iterator[None]:
+    """A slip in a user's code, or a label out of range, is the same in every attempt. RuntimeError is left alone: that
+    is how a peer's death and a lack of memory look."""
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as slip:
+        raise PermanentError(
+            f"family's {what} failed in step {step + 1} of rank {worker.rank}",
+            got=f"{type(slip).__name__}: {slip}",
+            expected="a loss of this batch",
+        ) from slip
 
 
 def _record(run: _Run, state: TrainingState, loss: torch.Tensor) -> None:

@@ -16,6 +16,11 @@ RETRIES: Final = 2
 """Of the whole task, when its pod or node is lost: what a worker's failure costs is `Recipe.max_failures`."""
 
 
+def run_of(plan: ReleasePlan) -> str:
+    """The address of the release's run."""
+    return f"{Settings().runs_uri}/{plan.release_id}"
+
+
 @recorded("training", page="tasks.training.plots:training_curve")
 def train_recorded(plan: ReleasePlan, dataset: Dataset, launch: Callable[["TrainingOrder"], None]) -> Checkpoint:
     """Train the recipe's model, or go on from the newest verified checkpoint of this release."""
@@ -28,6 +33,6 @@ def train_recorded(plan: ReleasePlan, dataset: Dataset, launch: Callable[["Train
         seed=plan.seed,
         workers=recipe.workers,
         store=ArtifactStore(plan.store_uri),
-        run=f"{Settings().runs_uri}/{plan.release_id}",
+        run=run_of(plan),
         launch=launch,
     )

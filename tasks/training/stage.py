@@ -73,6 +73,12 @@ def train(
 def _order(recipe: Recipe, dataset: Dataset, *, seed: int, workers: int, run: str) -> TrainingOrder:
     if workers < 1 or recipe.global_batch % workers:
         raise InvalidInput("workers must divide the global batch", got=workers, expected=f"{recipe.global_batch} / n")
+    if dataset.samples["train"] < recipe.global_batch:
+        raise InvalidInput(
+            "data set is smaller than the batch",
+            got=f"{dataset.samples['train']} training samples",
+            expected=f">= {recipe.global_batch} (global_batch)",
+        )
     if not recipe.reference:
         raise InvalidInput("recipe has no reference for the workers", got=recipe.name, expected="one from get_recipe")
     return TrainingOrder(

@@ -15,13 +15,18 @@ SAMPLE = 700
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoisonedDigits(Digits):
-    """Training sample `SAMPLE` is NaN."""
+    """Training sample `SAMPLE` is NaN, or has a label that is no class."""
+
+    broken: str = "image"
 
     def load(self, seed: int) -> LoadedData:
         data = Digits.load(self, seed)
-        images = data.splits["train"]["images"].copy()
-        images[SAMPLE] = np.nan
-        return replace(data, splits={**data.splits, "train": {**data.splits["train"], "images": images}})
+        images, labels = (data.splits["train"][name].copy() for name in ("images", "labels"))
+        if self.broken == "image":
+            images[SAMPLE] = np.nan
+        else:
+            labels[SAMPLE] = 99
+        return replace(data, splits={**data.splits, "train": {"images": images, "labels": labels}})
 
 
 def poisoned() -> Recipe:

@@ -2,12 +2,13 @@
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from serving.errors import PermanentError
+from serving.errors import InvalidInput, PermanentError
 from serving.store import ArtifactStore
 from tasks.data.stage import prepare
 from tasks.recipes.finding import get_recipe
@@ -44,6 +45,20 @@ def test_a_broken_sample_is_named_and_no_checkpoint_has_seen_it(tmp_path: Path) 
     newest = look(run).newest
     if newest is not None:
         assert all(bool(torch.isfinite(tensor).all()) for tensor in read_model(newest.folder).values())
+
+
+def test_a_label_that_is_no_class_is_named(tmp_path: Path) -> None:
+    recipe, store = get_recipe(REFERENCE, '{"data.broken": "label"}'), ArtifactStore((tmp_path / "store").as_uri())
+    dataset, run = prepare(recipe, 1, store), str(tmp_path / "run")
+    with pytest.raises(PermanentError, match=r"family's loss failed in step \d+ of rank 0, got IndexError: Target 99"):
+        train(recipe, dataset, seed=3, workers=1, store=store, run=run, launch=inprocess.launch)
+
+
+def test_a_data_set_smaller_than_the_batch_is_refused(tmp_path: Path) -> None:
+    recipe, store = get_recipe(REFERENCE), ArtifactStore((tmp_path / "store").as_uri())
+    dataset = replace(prepare(recipe, 1, store), samples={"train": 31})
+    with pytest.raises(InvalidInput, match="smaller than the batch, got 31 training samples, expected >= 32"):
+        train(recipe, dataset, seed=3, workers=1, store=store, run=str(tmp_path), launch=inprocess.launch)
 
 
 def test_weights_that_are_not_finite_are_not_written(tmp_path: Path) -> None:

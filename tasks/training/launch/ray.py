@@ -22,6 +22,7 @@ from serving.store_files import StoreFiles
 from tasks.recipes.finding import get_recipe
 from tasks.recipes.recipe import Recipe
 from tasks.training.loop import TrainingOrder, train_worker
+from tasks.training.refusals import Refusal
 from tasks.training.reporting import append_to
 
 _OBJECT_STORE_BYTES: Final = 256 * 1024 * 1024
@@ -42,7 +43,7 @@ def launch(order: TrainingOrder) -> None:
 
     Raises:
         InvalidInput: Ray is not installed.
-        PermanentError: all workers refused to go on, which no restart can mend.
+        PermanentError: a worker refused to go on, which no restart can mend.
         RetryableError: Ray did not start, or workers failed more often than the recipe allows.
     """
     for name, value in _ENVIRONMENT.items():
@@ -105,10 +106,11 @@ def _fit(order: TrainingOrder, recipe: Recipe) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    asked, run, refusal = recipe.resources, StoreFiles.open(order.run), f"refusal-{secrets.token_hex(4)}"
+    asked, run, name = recipe.resources, StoreFiles.open(order.run), secrets.token_hex(4)
+    refusal = Refusal(run, name)
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"order": asdict(order), "refusal": refusal},
+        train_loop_config={"order": asdict(order), "launch": name},
         torch_config=TorchConfig(backend="nccl" if asked.gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=order.workers,
@@ -117,7 +119,7 @@ def _fit(order: TrainingOrder, recipe: Recipe) -> None:
         ),
         run_config=RunConfig(
             # A name of its own for each launch: our checkpoints resume a run, not Ray's snapshot.
-            name=f"launch-{secrets.token_hex(4)}",
+            name=f"launch-{name}",
             **_storage(run),
             failure_config=FailureConfig(max_failures=recipe.max_failures),
         ),
@@ -129,13 +131,15 @@ def _fit(order: TrainingOrder, recipe: Recipe) -> None:
     except FlightpathError:
         raise
     except Exception as failed:
+        if (refused := refusal.read()) is not None:
+            raise refused from failed
         # Ray wraps whatever a worker raised in exceptions of its own that differ by version.
         raise RetryableError(f"training under Ray failed ({failed})", expected="workers that end well") from failed
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)
-    if run.has(refusal):
-        raise PermanentError(run.read(refusal).decode())
+    if (refused := refusal.read()) is not None:
+        raise refused
 
 
 def _storage(run: StoreFiles) -> dict[str, Any]:
@@ -150,16 +154,20 @@ def _storage(run: StoreFiles) -> dict[str, Any]:
 
 
 def _work(told: dict[str, Any]) -> None:
-    """One worker. What all of them refuse alike ends them all well, for Ray would try again whatever raises."""
+    """One worker. It raises what it refuses, so that the others do not wait for it; tried again, all end at once."""
     import torch
     from ray.train.torch import get_device
 
     order = TrainingOrder(**told["order"])
     run = StoreFiles.open(order.run)
+    refusal = Refusal(run, told["launch"])
+    if refusal.read() is not None:
+        return
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
         train_worker(order, listener=append_to(run), device=device)
     except PermanentError as refused:
-        run.write(told["refusal"], str(refused).encode())
+        refusal.leave(refused)
+        raise
