@@ -1,6 +1,7 @@
 """A recipe to copy: another data set and another kind of model, in one file, with no stage touched.
 
-    flightpath release --recipe examples.recipe:breast_cancer
+    make demo ARGS="--recipe examples.recipe:breast_cancer"
+    .venv/bin/pyflyte run workflows/release.py release --recipe examples.recipe:breast_cancer
 
 Data: 569 biopsies with 30 measurements each, which scikit-learn ships. Model: a small perceptron.
 """

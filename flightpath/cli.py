@@ -1,6 +1,7 @@
 """The command line: `flightpath up | down | status | demo | promotions | home | tokens | keys`."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -94,6 +95,9 @@ def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
 
 def main() -> None:
     """Entry of the `flightpath` script."""
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        # A recipe of the user's own is found where the user is.
+        sys.path.append(os.getcwd())
     try:
         app()
     except FlightpathError as error:

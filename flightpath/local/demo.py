@@ -12,7 +12,7 @@ from rich.console import Console
 
 from flightpath.local import regions, traffic
 from flightpath.local.demo_policy import demo_policy
-from flightpath.local.questions import example_body
+from flightpath.local.questions import example
 from flightpath.local.release_process import ReleaseOrder, ReleaseProcess
 from flightpath.local.state import StateRoot, running_code
 from flightpath.local.summary import DemoResult, show
@@ -155,10 +155,11 @@ def _result(
     raw = Ledger(store, order.release_id).raw("report")
     if raw is None:
         raise PermanentError("the release left no report", got=order.release_id, expected="releases/<id>/report.json")
-    _write_example(order, root, store)
+    report = report_from_json(raw)
     sent, failed, seen = traffic.totals(order.traffic_report(root))
     return DemoResult(
-        report=report_from_json(raw),
+        report=report,
+        example=_write_example(order, root, store, report.bundle_digest),
         topology=load_topology(settings),
         settings=settings,
         seconds=seconds,
@@ -168,10 +169,12 @@ def _result(
     )
 
 
-def _write_example(order: ReleaseOrder, root: StateRoot, store: ArtifactStore) -> None:
-    """`example.json`: one held-out question as the body of a command to try."""
+def _write_example(order: ReleaseOrder, root: StateRoot, store: ArtifactStore, digest: str) -> str:
+    """Leave one held-out question in `example.json`, the body of a command to try; returns where it goes."""
     dataset = Ledger(store, order.release_id).read("data", Dataset)
     if dataset is None:
-        return
+        raise PermanentError("the release left no data", got=order.release_id, expected="releases/<id>/data.json")
     folder = fetch_dataset(dataset.uri, order.scratch(root) / "data", sha256=dataset.sha256)
-    write_atomically(order.scratch(root) / "example.json", json.dumps(example_body(folder, order.model)).encode())
+    question = example(folder, order.model, store.read_manifest(digest).inputs)
+    write_atomically(order.scratch(root) / "example.json", json.dumps(question.body).encode())
+    return question.path

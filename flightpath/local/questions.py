@@ -5,7 +5,7 @@ A question that is not answered raises Unanswered with a short cause; anything e
 
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -14,7 +14,9 @@ import aiohttp
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.bundle import TensorSpec
 from tasks.data.dataset import read_split
+from tasks.data.tokenizer import TOKENIZER
 
 
 class Unanswered(Exception):
@@ -39,27 +41,59 @@ class Questions(Protocol):
 
 
 def questions_for(dataset: Path, model: str, *, start: int) -> Questions:
-    """Questions from the held-out split of a fetched data set; `start` keeps regions from asking in step."""
+    """Questions from the held-out split of a fetched data set; `start` keeps regions from asking in step.
+
+    Beginnings of texts where the data set brings a tokenizer, else samples under the names that the model gives its
+    inputs.
+    """
     split = read_split(dataset, "test")
-    if "images" in split:
-        return ImageQuestions(model, split["images"], split["labels"], start=start)
-    return TextQuestions(model, _texts(dataset, split["tokens"]), start=start)
+    if (dataset / TOKENIZER).is_file():
+        return TextQuestions(model, _texts(dataset, split["tokens"]), start=start)
+    return SampleQuestions(model, split, start=start)
 
 
-def example_body(dataset: Path, model: str) -> dict[str, object]:
-    """A held-out question as the body of `/v1/predict` or, streamed, of `/v1/completions`."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """A held-out question for a person to try."""
+
+    path: str
+    body: dict[str, object]
+
+
+def example(dataset: Path, model: str, inputs: Sequence[TensorSpec]) -> Example:
+    """For `/v1/predict`, or `/v2/models/…/infer` where the model has several inputs; streamed, `/v1/completions`.
+
+    Args:
+        inputs: of the model's manifest; empty for a language model.
+    """
     split = read_split(dataset, "test")
-    if "images" in split:
-        return {"model": model, "inputs": split["images"][:1].tolist()}
-    prompt = _texts(dataset, split["tokens"])[0]
-    return {"model": model, "prompt": prompt, "max_tokens": 32, "temperature": 0, "stream": True}
+    if not inputs:
+        prompt = _texts(dataset, split["tokens"])[0]
+        body = {"model": model, "prompt": prompt, "max_tokens": 32, "temperature": 0, "stream": True}
+        return Example(path="/v1/completions", body=body)
+    if len(inputs) == 1:
+        samples = split[inputs[0].name][:1].tolist()
+        return Example(path="/v1/predict", body={"model": model, "inputs": samples})
+    first = {spec.name: split[spec.name][:1] for spec in inputs}
+    types = {spec.name: spec.datatype for spec in inputs}
+    return Example(path=f"/v2/models/{model}/infer", body=_infer_body(first, types))
+
+
+def _infer_body(samples: Mapping[str, NDArray[Any]], datatypes: Mapping[str, str]) -> dict[str, object]:
+    """A request of the Open Inference Protocol."""
+    return {
+        "inputs": [
+            {"name": name, "shape": list(array.shape), "datatype": datatypes[name], "data": array.ravel().tolist()}
+            for name, array in samples.items()
+        ]
+    }
 
 
 def _texts(dataset: Path, tokens: NDArray[Any]) -> list[str]:
     """Beginnings of held-out texts, as a user would type them."""
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(dataset / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(dataset / TOKENIZER))
     texts = (tokenizer.decode(row[:_PROMPT_TOKENS].tolist(), skip_special_tokens=True) for row in tokens[:_PROMPTS])
     return [text for text in texts if text.strip()]
 
@@ -69,34 +103,53 @@ _PROMPT_TOKENS: Final = 24
 _ANSWER_TOKENS: Final = 16
 
 
-class ImageQuestions:
-    """One held-out image at a time, three of four by the Open Inference Protocol, then the truth as feedback."""
+class SampleQuestions:
+    """One held-out sample at a time by the Open Inference Protocol (where the model has one input, one of four by
+    `/v1/predict`), then the truth as feedback where there are labels."""
 
     default_rate_per_s = 40.0
 
-    def __init__(self, model: str, images: NDArray[Any], labels: NDArray[Any], *, start: int) -> None:
-        self._model, self._images, self._labels = model, images, labels
-        self._order = itertools.islice(itertools.cycle(range(len(images))), start % len(images), None)
+    def __init__(self, model: str, split: Mapping[str, NDArray[Any]], *, start: int) -> None:
+        self._model, self._split = model, split
+        labels = split.get("labels")
+        self._labels = labels if labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu" else None
+        samples = len(next(iter(split.values())))
+        self._order = itertools.islice(itertools.cycle(range(samples)), start % samples, None)
         self._by_predict = itertools.cycle([True, False, False, False])
+        self._datatypes: dict[str, str] | None = None
 
     async def ask(self, http: aiohttp.ClientSession, gateway_url: str) -> Answer:
+        if self._datatypes is None:
+            self._datatypes = await self._inputs(http, gateway_url)
         index = next(self._order)
-        path, body = self._request(self._images[index : index + 1], by_predict=next(self._by_predict))
+        asked = {name: self._split[name][index : index + 1] for name in self._datatypes}
+        if next(self._by_predict) and len(asked) == 1:
+            path, body = "/v1/predict", {"model": self._model, "inputs": next(iter(asked.values())).tolist()}
+        else:
+            path, body = f"/v2/models/{self._model}/infer", _infer_body(asked, self._datatypes)
         async with http.post(f"{gateway_url}{path}", json=body) as response:
             if response.status != 200:
                 raise Unanswered(f"HTTP {response.status}")
             headers, answer = response.headers, await response.json()
+        version = headers.get("x-flightpath-version", "unknown")
+        if self._labels is None:
+            return Answer(version=version)
         label = int(self._labels[index])
         token = headers.get("x-flightpath-feedback") or answer.get("feedback_token")
         if token:
             await self._tell_truth(http, gateway_url, token, label)
-        return Answer(version=headers.get("x-flightpath-version", "unknown"), correct=_class_of(answer) == label)
+        return Answer(version=version, correct=_class_of(answer) == label)
 
-    def _request(self, image: NDArray[Any], *, by_predict: bool) -> tuple[str, dict[str, object]]:
-        if by_predict:
-            return "/v1/predict", {"model": self._model, "inputs": image.tolist()}
-        tensor = {"name": "images", "shape": list(image.shape), "datatype": "FP32", "data": image.ravel().tolist()}
-        return f"/v2/models/{self._model}/infer", {"inputs": [tensor]}
+    async def _inputs(self, http: aiohttp.ClientSession, gateway_url: str) -> dict[str, str]:
+        """Datatypes by the names of the model's inputs, as the region's gateway tells them."""
+        async with http.get(f"{gateway_url}/v2/models/{self._model}") as response:
+            if response.status != 200:
+                raise Unanswered(f"HTTP {response.status}")
+            told = await response.json()
+        inputs = {str(spec["name"]): str(spec["datatype"]) for spec in told["inputs"]}
+        if missing := sorted(inputs.keys() - self._split.keys()):
+            raise Unanswered(f"held-out data lacks {', '.join(missing)}")
+        return inputs
 
     async def _tell_truth(self, http: aiohttp.ClientSession, gateway_url: str, token: str, label: int) -> None:
         """Feedback is a courtesy to the gateway: its loss is no failed request."""

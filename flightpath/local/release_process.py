@@ -90,6 +90,8 @@ class ReleaseProcess:
             **os.environ,
             "FLIGHTPATH_PROGRESS_FILE": str(self._progress_path),
             "FLIGHTPATH_HOME": str(self._root.path),
+            # A recipe of the user's own is found where the user is.
+            "PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")])),
         }
         with log.open("ab" if append else "wb") as output:
             return subprocess.Popen(

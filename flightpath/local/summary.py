@@ -19,6 +19,8 @@ _VARIANTS = ("onnxruntime-cpu-fp32", "onnxruntime-cpu-int8")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoResult:
     report: ReleaseReport
+    example: str
+    """Path that `example.json` is asked at."""
     topology: Topology
     settings: Settings
     seconds: float
@@ -150,10 +152,9 @@ def curl_commands(result: DemoResult) -> list[str]:
     body = result.settings.root / "demo" / result.report.release_id / "example.json"
     token = TokenFolder(folder=result.topology.token_folder).path("promoter")
     asked = f"curl -sN -H 'content-type: application/json' -d @{_from_here(body)} {home.gateway_url}"
-    language = result.report.figure("evaluation", "perplexity") is not None
     return [
         f"curl -s {home.gateway_url}/v1/models",
-        f"{asked}/v1/completions" if language else f"{asked}/v1/predict",
-        *([] if language else [f"curl -s {home.gateway_url}/v2/models/{model}"]),
+        f"{asked}{result.example}",
+        *([] if "completions" in result.example else [f"curl -s {home.gateway_url}/v2/models/{model}"]),
         f"curl -s -H @{_from_here(token)} {home.agent_url}/v1/promotions/{result.report.release_id}",
     ]
