@@ -7,21 +7,21 @@ Data: 569 biopsies with 30 measurements each, which scikit-learn ships. Model: a
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from serving.bundle import TensorSpec
 from serving.files import canonical_json
-from tasks.artifacts import Figure
 from tasks.data.splitting import stratified_split
-from tasks.families.classification import classification_golden, judge_classification, majority_class
 from tasks.recipes.data_source import LoadedData, Split
-from tasks.recipes.family import Golden, HeldOut, Judgement, Signature
 from tasks.recipes.recipe import OptimizerConfig, Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tasks.families.classifier import Classifier
 
 FEATURES = 30
 CLASSES = 2
@@ -32,7 +32,7 @@ def breast_cancer() -> Recipe:
     return Recipe(
         name="breast-cancer",
         data=BreastCancer,
-        family=_family,
+        family=classifier,
         optimizer=OptimizerConfig(peak_learning_rate=1e-2),
         global_batch=32,
         epochs=20,
@@ -40,8 +40,21 @@ def breast_cancer() -> Recipe:
     )
 
 
-def _family() -> "TabularClassifier":
-    return TabularClassifier()
+def classifier() -> "Classifier":
+    """A ready family; a kind of model that none of them fits implements `tasks.recipes.family.Family` itself."""
+    from tasks.families.classifier import Classifier
+
+    features = TensorSpec(name="features", datatype="FP32", shape=[-1, FEATURES])
+    return Classifier(network=perceptron, inputs=(features,), classes=CLASSES)
+
+
+def perceptron() -> "nn.Module":
+    from torch import nn
+
+    hidden = 64
+    return nn.Sequential(
+        *(nn.Linear(FEATURES, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()), nn.Linear(hidden, CLASSES)
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,53 +81,3 @@ class BreastCancer:
             name: {"features": features[indices], "labels": labels[indices]} for name, indices in chosen.items()
         }
         return LoadedData(splits=splits, classes=[str(name) for name in raw.target_names])
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TabularClassifier:
-    """The family: how to build the model, what its loss is, how to judge its outputs."""
-
-    hidden: int = 64
-
-    @property
-    def kind(self) -> str:
-        return "tabular-classifier"
-
-    @property
-    def golden_kind(self) -> str:
-        return "classification"
-
-    def describe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "hidden": self.hidden}
-
-    def signature(self) -> Signature:
-        return Signature(
-            inputs=[TensorSpec(name="features", datatype="FP32", shape=[-1, FEATURES])],
-            outputs=[TensorSpec(name="logits", datatype="FP32", shape=[-1, CLASSES])],
-        )
-
-    def build_model(self) -> Any:
-        from torch import nn
-
-        return nn.Sequential(
-            nn.Linear(FEATURES, self.hidden), nn.ReLU(), nn.Linear(self.hidden, self.hidden), nn.ReLU(),
-            nn.Linear(self.hidden, CLASSES),
-        )  # fmt: skip
-
-    def loss(self, model: Any, batch: Mapping[str, Any]) -> Any:
-        from torch.nn import functional
-
-        return functional.cross_entropy(model(batch["features"]), batch["labels"])
-
-    def answers(self, model: Any, batch: Mapping[str, Any]) -> Any:
-        return model(batch["features"])
-
-    def judge(self, answers: NDArray[np.float32], split: Split) -> Judgement:
-        return judge_classification(answers, split["labels"], classes=CLASSES)
-
-    def baselines(self, train: Split, split: Split) -> list[Figure]:
-        return majority_class(train["labels"], split["labels"])
-
-    def golden(self, held_out: HeldOut) -> Golden:
-        test = held_out.test
-        return classification_golden(held_out, inputs=test["features"], labels=test["labels"], classes=CLASSES)

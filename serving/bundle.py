@@ -79,7 +79,8 @@ class GoldenSet:
     """Inputs with known answers; every region replays them before it serves."""
 
     kind: str
-    """`classification`: safetensors with `inputs`, `labels`, `reference` (the FP32 logits)."""
+    """`classification`: safetensors with `inputs` (of several: `input.<name>`), `labels` and `reference` (the FP32
+    logits); `regression`: with `targets` and `tolerance` in place of labels; `language-model`: JSON of texts."""
     file: BundleFile
     samples: int
     reference_accuracy: float

@@ -1,7 +1,7 @@
 """Judging classifiers: shares with their intervals, recall per class, the golden set of labelled inputs."""
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,8 @@ from safetensors.numpy import save
 
 from serving.errors import InvalidInput
 from tasks.artifacts import Figure
+from tasks.families.golden_inputs import golden_arrays
+from tasks.recipes.data_source import Split
 from tasks.recipes.family import Golden, HeldOut, Judgement
 
 GOLDEN: Final = "golden.safetensors"
@@ -57,15 +59,16 @@ def majority_class(train_labels: NDArray[np.int64], labels: NDArray[np.int64]) -
     return [Figure(name="majority_class_accuracy", value=float((labels == guess).mean()), unit="share")]
 
 
-def classification_golden(
-    held_out: HeldOut, *, inputs: NDArray[Any], labels: NDArray[np.int64], classes: int
-) -> Golden:
-    """`golden.safetensors`: the first samples' `inputs` and `labels`, and the model's logits as `reference`."""
-    few = slice(0, held_out.samples)
-    arrays = {"inputs": inputs[few], "labels": labels[few], "reference": held_out.answers[few]}
+def classification_golden(held_out: HeldOut, *, inputs: Split, labels: NDArray[np.int64], classes: int) -> Golden:
+    """`golden.safetensors`: drawn samples' inputs and `labels`, and the model's logits as `reference`.
+
+    Args:
+        inputs: by the names of the model's inputs, (samples, ...).
+    """
+    arrays = golden_arrays(held_out, inputs, {"labels": labels})
     return Golden(
         file=GOLDEN,
-        content=save({name: np.ascontiguousarray(array) for name, array in arrays.items()}),
+        content=save(arrays),
         samples=len(arrays["labels"]),
         accuracy=judge_classification(arrays["reference"], arrays["labels"], classes=classes).accuracy,
     )

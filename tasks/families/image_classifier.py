@@ -15,7 +15,7 @@ from tasks.artifacts import Figure
 from tasks.families.classification import classification_golden, judge_classification, majority_class
 from tasks.families.resnet import ResNet, ResNetConfig, describe
 from tasks.recipes.data_source import Split
-from tasks.recipes.family import Golden, HeldOut, Judgement, Signature
+from tasks.recipes.family import Golden, HeldOut, Judgement, Loss, Signature
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,9 +54,10 @@ class ImageClassifier:
     def build_model(self) -> nn.Module:
         return ResNet(self.model)
 
-    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        logits_BK = model(shift_randomly(batch["images"], self.shift_pixels))
-        return functional.cross_entropy(logits_BK.float(), batch["labels"], label_smoothing=self.label_smoothing)
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Loss:
+        logits_BK = model(shift_randomly(batch["images"], self.shift_pixels)).float()
+        labels, smoothing = batch["labels"], self.label_smoothing
+        return functional.cross_entropy(logits_BK, labels, label_smoothing=smoothing, reduction="sum"), len(labels)
 
     def answers(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         logits_BK: Tensor = model(batch["images"])
@@ -69,8 +70,9 @@ class ImageClassifier:
         return majority_class(train["labels"], split["labels"])
 
     def golden(self, held_out: HeldOut) -> Golden:
+        test = held_out.test
         return classification_golden(
-            held_out, inputs=held_out.test["images"], labels=held_out.test["labels"], classes=self.model.classes
+            held_out, inputs={"images": test["images"]}, labels=test["labels"], classes=self.model.classes
         )
 
 

@@ -20,7 +20,7 @@ from tasks.data.tokenizer import BOS, EOS, SPECIAL_TOKENS
 from tasks.families.golden_texts import language_golden
 from tasks.families.language import judge_tokens, ngram_baselines
 from tasks.recipes.data_source import Split
-from tasks.recipes.family import Golden, HeldOut, Judgement, Signature
+from tasks.recipes.family import Golden, HeldOut, Judgement, Loss, Signature
 
 _SCORED_AT_ONCE: Final = 8
 """Sequences whose logits are in memory together: 8 x 256 x 2048 float32 are 17 MB."""
@@ -91,10 +91,11 @@ class Llama:
         initialise(model)
         return model
 
-    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Loss:
         tokens = batch["tokens"].long()
         logits_BTV = model(input_ids=tokens[:, :-1], use_cache=False).logits
-        return functional.cross_entropy(logits_BTV.flatten(0, 1).float(), tokens[:, 1:].flatten())
+        following = tokens[:, 1:].flatten()
+        return functional.cross_entropy(logits_BTV.flatten(0, 1).float(), following, reduction="sum"), len(following)
 
     def answers(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """(samples, T, 2): log-probability (nats) of the token that follows, and 1 where it was ranked first."""

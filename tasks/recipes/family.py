@@ -68,6 +68,10 @@ class Golden:
     figures: list[Figure] = field(default_factory=list)
 
 
+Loss = tuple["torch.Tensor", "torch.Tensor | int"]
+"""Sum, and count."""
+
+
 class Family(Protocol):
     """A kind of model. Implementations are stateless; randomness comes from torch's global generator."""
 
@@ -93,8 +97,9 @@ class Family(Protocol):
         """A fresh model whose weights come from torch's generator."""
         ...
 
-    def loss(self, model: "torch.nn.Module", batch: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
-        """Scalar mean loss over the batch, augmentation included."""
+    def loss(self, model: "torch.nn.Module", batch: "Mapping[str, torch.Tensor]") -> "Loss":
+        """Scalar sum of the batch's losses, and how many they are (samples, or tokens that are not padding): workers
+        whose batches hold more of them weigh more. Augmentation included."""
         ...
 
     def answers(self, model: "torch.nn.Module", batch: "Mapping[str, torch.Tensor]") -> "torch.Tensor":

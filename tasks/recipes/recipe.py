@@ -28,6 +28,7 @@ _POSITIVE: Final = (
     "global_batch",
     "epochs",
     "workers",
+    "accumulation",
     "checkpoint_interval_steps",
     "keep_checkpoints",
     "validations",
@@ -97,6 +98,9 @@ class Recipe:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     global_batch: int = 64
     """Samples per optimizer step over all workers."""
+    accumulation: int = 1
+    """Parts that each worker's share of a batch is computed in, one after the other, where it does not fit into memory
+    at once; `global_batch` must be divisible by it times `workers`."""
     epochs: float = 10.0
     """How often each training sample is seen."""
     precision: str = "float32"
@@ -143,6 +147,11 @@ class Recipe:
             raise InvalidInput(
                 f"workers of recipe {self.name}", got=self.workers, expected=f"a divisor of {self.global_batch}"
             )
+        if self.global_batch % (self.workers * self.accumulation):
+            got = f"{self.workers} workers x {self.accumulation}"
+            raise InvalidInput(
+                f"accumulation of recipe {self.name}", got=got, expected=f"a divisor of {self.global_batch}"
+            )
         if self.precision not in PRECISIONS:
             raise InvalidInput(f"precision of recipe {self.name}", got=self.precision, expected=" | ".join(PRECISIONS))
         if not 0 < self.min_int8_accuracy_ratio <= 1:
@@ -157,6 +166,7 @@ def fingerprint(recipe: Recipe) -> str:
     content = {
         "optimizer": {of.name: getattr(recipe.optimizer, of.name) for of in fields(recipe.optimizer)},
         "global_batch": recipe.global_batch,
+        "accumulation": recipe.accumulation,
         "epochs": recipe.epochs,
         "precision": recipe.precision,
         "family": recipe.family().describe(),

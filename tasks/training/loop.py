@@ -10,7 +10,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -387,20 +387,39 @@ def _named(torn: str) -> dict[str, str]:
 
 
 def _step(run: _Run, state: TrainingState, model: torch.nn.Module) -> torch.Tensor:
-    """One optimizer step; returns this worker's loss."""
-    worker = run.worker
+    """One optimizer step; returns the mean loss over the global batch.
+
+    Gradients are those of the sum over all workers' losses divided by their number, however unequally these are shared
+    out. DDP averages what workers give, so each gives its own share of the mean as if all had as many; what that was
+    wrong by is mended at the end, when all counts are known.
+    """
+    worker, parts = run.worker, run.recipe.accumulation
     indices = torch.from_numpy(run.sampler.rank_indices(state.step, rank=worker.rank, world_size=worker.world_size))
-    batch = {name: tensor[indices].to(worker.device) for name, tensor in run.train.items()}
     for group in state.optimizer.param_groups:
         group["lr"] = group["rate_scale"] * learning_rate(state.step, run.total_steps, run.recipe.optimizer)
     state.optimizer.zero_grad(set_to_none=True)
-    with forward_precision(run.recipe.precision, worker.device), _own_code("loss", state.step, worker):
-        loss = run.family.loss(model, batch)
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
+    mine = torch.zeros(2, device=worker.device)
+    for number, part in enumerate(indices.chunk(parts)):
+        batch = {name: tensor[part].to(worker.device) for name, tensor in run.train.items()}
+        with _gradients_kept(model, kept=number < parts - 1):
+            with forward_precision(run.recipe.precision, worker.device), _own_code("loss", state.step, worker):
+                total, count = run.family.loss(model, batch)
+            (total / len(indices)).backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
+        mine += torch.stack([total.detach().float(), torch.as_tensor(count, device=worker.device).float()])
+    every = mine.clone()
+    if worker.world_size > 1:
+        distributed.all_reduce(every)
+    gradients = [parameter.grad for parameter in state.model.parameters() if parameter.grad is not None]
+    torch._foreach_mul_(gradients, worker.world_size * len(indices) / every[1])
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), run.recipe.optimizer.max_gradient_norm)
     state.optimizer.step()
-    run.divergence.watch(state.step, loss.detach(), norm)
-    return loss.detach()
+    run.divergence.watch(state.step, mine[0], norm)
+    return every[0] / every[1]
+
+
+def _gradients_kept(model: torch.nn.Module, *, kept: bool) -> AbstractContextManager[None]:
+    """While the block runs, gradients stay here: workers exchange them once a step."""
+    return model.no_sync() if kept and isinstance(model, DistributedDataParallel) else nullcontext()
 
 
 @contextmanager
@@ -418,10 +437,7 @@ def _own_code(what: str, step: int, worker: Worker) -> Iterator[None]:
 
 
 def _record(run: _Run, state: TrainingState, loss: torch.Tensor) -> None:
-    """Add the step to the curve: mean loss over the workers and, now and then, figures of the validation split."""
-    if run.worker.world_size > 1:
-        distributed.all_reduce(loss)
-        loss /= run.worker.world_size
+    """Add the step to the curve: its loss and, now and then, figures of the validation split."""
     entry = {
         "step": float(state.step),
         "loss": float(loss),

@@ -63,11 +63,17 @@ def write_bundle(
 
 
 def start_model_server(
-    bundle: Path, *, port: int, model: str = "digits", version: str = "1", extra: tuple[str, ...] = ()
+    bundle: Path,
+    *,
+    port: int,
+    model: str = "digits",
+    version: str = "1",
+    variant: str = VARIANT,
+    extra: tuple[str, ...] = (),
 ) -> subprocess.Popen[bytes]:
     """A model server process; call `wait_until_ready` before using it."""
     command = [sys.executable, "-m", "serving.engines.server", "--model", model, "--version", version]
-    command += ["--bundle", str(bundle), "--variant", VARIANT, "--port", str(port), *extra]
+    command += ["--bundle", str(bundle), "--variant", variant, "--port", str(port), *extra]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 

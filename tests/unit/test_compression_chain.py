@@ -1,6 +1,6 @@
 """From checkpoint to bundle, with real ONNX Runtime: the same bytes each time, accurate, refused when damaged."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from examples.recipe import TabularClassifier
+from examples.recipe import classifier
 from serving.bundle import verify_bundle
 from serving.credentials import SigningKey, trusted_keys
 from serving.errors import CorruptBundle, PermanentError
@@ -20,6 +20,7 @@ from tasks.compression.stage import compress
 from tasks.data.stage import prepare
 from tasks.evaluation.plots import evaluation_page
 from tasks.evaluation.stage import evaluate
+from tasks.families.classifier import Classifier
 from tasks.recipes.data_source import Split
 from tasks.recipes.family import Judgement
 from tasks.recipes.finding import get_recipe
@@ -95,17 +96,21 @@ def test_the_onnx_file_answers_like_the_model_it_came_from(made: Made) -> None:
     assert figures(made.compressed)["export_max_difference"] < 1e-3
 
 
-class _Fastidious(TabularClassifier):
+class _Fastidious(Classifier):
     """Calls every coarse answer wrong: 8 bits have 256 values, float32 logits of a test set have more."""
 
     def judge(self, outputs: NDArray[np.float32], split: Split) -> Judgement:
-        judgement = TabularClassifier.judge(self, outputs, split)
+        judgement = Classifier.judge(self, outputs, split)
         return judgement if len(np.unique(outputs)) > 256 else replace(judgement, accuracy=0.0)
+
+
+def _fastidious() -> _Fastidious:
+    return _Fastidious(**{of.name: getattr(classifier(), of.name) for of in fields(Classifier)})
 
 
 @pytest.mark.parametrize("made", [EXAMPLE], indirect=True)
 def test_int8_below_the_bound_leaves_fp32_in_service(made: Made) -> None:
-    recipe = replace(made.recipe, family=_Fastidious)
+    recipe = replace(made.recipe, family=_fastidious)
     compressed = compress(recipe, made.dataset, made.checkpoint, made.evaluation, made.store)
     assert compressed.chosen_variant == "onnxruntime-cpu-fp32"
     assert figures(compressed)["int8_accuracy"] == 0.0

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from examples.recipe import TabularClassifier
+from examples.recipe import classifier
 from serving.errors import PermanentError
 from tasks.artifacts import CompressedModel
 from tasks.compression import onnx_packing, report
@@ -41,7 +41,7 @@ def job(tmp_path: Path) -> PackingJob:
     return PackingJob(
         calibration_samples=32,
         min_int8_accuracy_ratio=0.99,
-        family=TabularClassifier(),
+        family=classifier(),
         model=AddMm().eval(),
         data=tmp_path / "data",
         folder=tmp_path / "out",

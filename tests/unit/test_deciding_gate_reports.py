@@ -290,12 +290,12 @@ def test_regions_without_a_live_version_are_judged_together_and_each_alone() -> 
 
 
 def test_the_golden_set_is_reported_with_its_reference() -> None:
-    said = judge_golden(correct=80, agreed=95, samples=100, reference_accuracy=0.82, policy=POLICY)
+    said = judge_golden(correct=80, agreed=95, samples=100, reference_accuracy=0.82, how="argmax", policy=POLICY)
     assert said == [
         result("golden", PASSED, 0.8, pytest.approx(0.8), "accuracy", "100 samples, FP32 reference 0.82"),
-        result("golden agreement", PASSED, 0.95, 0.9, "share", "argmax against the FP32 reference, 100 samples"),
+        result("golden agreement", PASSED, 0.95, 0.9, "share", "argmax, 100 samples"),
     ]
-    hopeless = judge_golden(correct=0, agreed=100, samples=100, reference_accuracy=0.01, policy=POLICY)
+    hopeless = judge_golden(correct=0, agreed=100, samples=100, reference_accuracy=0.01, how="argmax", policy=POLICY)
     assert (hopeless[0].allowed, hopeless[0].status) == (0.0, PASSED)
 
 

@@ -322,7 +322,9 @@ def test_the_error_budget_is_spent_beyond_chance_alone() -> None:
 
 def test_golden_set_has_no_allowance_for_chance() -> None:
     def statuses(correct: int, agreed: int) -> list[str]:
-        found = judge_golden(correct=correct, agreed=agreed, samples=100, reference_accuracy=0.98, policy=POLICY)
+        found = judge_golden(
+            correct=correct, agreed=agreed, samples=100, reference_accuracy=0.98, how="argmax", policy=POLICY
+        )
         return [result.status for result in found]
 
     assert statuses(96, 90) == [PASSED, PASSED]

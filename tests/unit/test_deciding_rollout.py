@@ -225,7 +225,7 @@ def test_errors_put_the_old_weights_back_before_the_candidate_stops() -> None:
 
 
 def test_a_bad_golden_set_rolls_back_without_any_traffic() -> None:
-    golden = judge_golden(correct=1, agreed=1, samples=10, reference_accuracy=1.0, policy=POLICY)
+    golden = judge_golden(correct=1, agreed=1, samples=10, reference_accuracy=1.0, how="argmax", policy=POLICY)
     world = run(make_world(golden=golden))
     assert world.rollout.state == ROLLED_BACK
     assert Effect.SHIFT_WEIGHTS not in world.history

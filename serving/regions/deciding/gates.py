@@ -93,9 +93,9 @@ def inconclusive(gate: str, allowed: float | None, unit: str, note: str) -> Gate
 
 
 def judge_golden(
-    *, correct: int, agreed: int, samples: int, reference_accuracy: float, policy: PromotionPolicy
+    *, correct: int, agreed: int, samples: int, reference_accuracy: float, how: str, policy: PromotionPolicy
 ) -> list[GateResult]:
-    """The golden set's labels, and the FP32 reference's answers."""
+    """The golden set's labels, and the FP32 reference's answers (`how` two answers are held to agree)."""
     accuracy, agreement = correct / samples, agreed / samples
     allowed = max(0.0, reference_accuracy - policy.max_accuracy_drop)
     return [
@@ -113,7 +113,7 @@ def judge_golden(
             allowed=policy.min_agreement,
             unit="share",
             status=PASSED if agreement >= policy.min_agreement else FAILED,
-            note=f"argmax against the FP32 reference, {samples} samples",
+            note=f"{how}, {samples} samples",
         ),
     ]
 

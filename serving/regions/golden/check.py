@@ -1,7 +1,7 @@
 """The golden set put to a model server: as a gate before the canary, and as requests when users send too few.
 
-What the samples are and how answers are judged is the kind's own affair: labelled inputs
-(`golden_inputs.py`) or the texts of a language model (`golden_texts.py`).
+What the samples are and how answers are judged is the kind's own affair: tensors with labels or target values
+(`inputs.py`) or the texts of a language model (`texts.py`).
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from serving.errors import BadUpstream
 from serving.regions.deciding.gates import GateResult, golden_not_judged, server_failed
 from serving.regions.deciding.policy import PromotionPolicy
 from serving.regions.deciding.timing import DEFAULT_TIMING
-from serving.regions.golden.inputs import CLASSIFICATION, GoldenInputs
+from serving.regions.golden.inputs import GoldenInputs
 from serving.regions.golden.texts import LANGUAGE_MODEL, GoldenTexts
 
 _CONCURRENCY: Final = 4
@@ -46,8 +46,9 @@ class Golden(Protocol):
 def load_golden(folder: Path, manifest: Manifest) -> Golden | None:
     """From a verified bundle; None when it has no golden set of a kind known here. Raises CorruptBundle."""
     golden = manifest.golden
-    if golden is not None and golden.kind == CLASSIFICATION and manifest.inputs:
-        return GoldenInputs.load(folder / golden.file.path, manifest.inputs[0], golden.reference_accuracy)
+    if golden is not None and golden.kind in GoldenInputs.KINDS and manifest.inputs:
+        path, specs = folder / golden.file.path, tuple(manifest.inputs)
+        return GoldenInputs.load(path, specs, golden.reference_accuracy, golden.kind)
     if golden is not None and golden.kind == LANGUAGE_MODEL:
         return GoldenTexts.load(folder / golden.file.path)
     return None
