@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.bundle import TensorSpec
-from tasks.data.dataset import read_split
+from tasks.data.dataset import DATASET, read_split
 from tasks.data.tokenizer import TOKENIZER
 
 
@@ -49,7 +49,8 @@ def questions_for(dataset: Path, model: str, *, start: int) -> Questions:
     split = read_split(dataset, "test")
     if (dataset / TOKENIZER).is_file():
         return TextQuestions(model, _texts(dataset, split["tokens"]), start=start)
-    return SampleQuestions(model, split, start=start)
+    classes = json.loads((dataset / DATASET).read_bytes())["classes"]
+    return SampleQuestions(model, split, classes, start=start)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,8 +110,9 @@ class SampleQuestions:
 
     default_rate_per_s = 40.0
 
-    def __init__(self, model: str, split: Mapping[str, NDArray[Any]], *, start: int) -> None:
-        self._model, self._split = model, split
+    def __init__(self, model: str, split: Mapping[str, NDArray[Any]], classes: Sequence[str], *, start: int) -> None:
+        """`classes` are the names that `/v1/predict` answers with, in label order."""
+        self._model, self._split, self._classes = model, split, list(classes)
         labels = split.get("labels")
         self._labels = labels if labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu" else None
         samples = len(next(iter(split.values())))
@@ -138,7 +140,16 @@ class SampleQuestions:
         token = headers.get("x-flightpath-feedback") or answer.get("feedback_token")
         if token:
             await self._tell_truth(http, gateway_url, token, label)
-        return Answer(version=version, correct=_class_of(answer) == label)
+        return Answer(version=version, correct=self._class_of(answer) == label)
+
+    def _class_of(self, answer: dict[str, Any]) -> int:
+        """The class that an infer or a predict answer names."""
+        try:
+            if "predictions" in answer:
+                return self._classes.index(str(answer["predictions"][0]["label"]))
+            return int(np.argmax(answer["outputs"][0]["data"]))
+        except (KeyError, IndexError, TypeError, ValueError) as broken:
+            raise Unanswered("an answer that is none") from broken
 
     async def _inputs(self, http: aiohttp.ClientSession, gateway_url: str) -> dict[str, str]:
         """Datatypes by the names of the model's inputs, as the region's gateway tells them."""
@@ -159,16 +170,6 @@ class SampleQuestions:
                 await response.read()
         except (aiohttp.ClientError, TimeoutError):
             return
-
-
-def _class_of(answer: dict[str, Any]) -> int:
-    """The class that an infer or a predict answer names."""
-    try:
-        if "predictions" in answer:
-            return int(answer["predictions"][0]["label"])
-        return int(np.argmax(answer["outputs"][0]["data"]))
-    except (KeyError, IndexError, TypeError, ValueError) as broken:
-        raise Unanswered("an answer that is none") from broken
 
 
 class TextQuestions:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import torch
 
 MAX_DIFFERENCE: Final = 1e-4
-"""Allowed difference to the torch model's outputs, as a share of the largest of them, or of 10 (a large logit) where that
-is less: reordered float32 sums, no more."""
+"""Allowed difference to the torch model's outputs, as a share of the largest of them, or of 10 (a large logit) if they
+are less: reordered float32 sums, no more."""
 
 _NOTES: Final = ("metadata_props", "doc_string")
 _TORCH_TYPES: Final = {"FP32": "float32", "INT64": "int64", "INT32": "int32"}
@@ -111,8 +111,8 @@ def _example_inputs(signature: Signature) -> "tuple[torch.Tensor, ...]":
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """The exporter warns of absent torchvision, of its own deprecated calls, and of inputs that share a batch; none of it
-    says anything of the model."""
+    """The exporter warns of absent torchvision, of its own deprecated calls, and of inputs that share a batch. None of
+    this says anything of the model."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
