@@ -293,6 +293,8 @@ def _train(run: _Run, state: TrainingState, stop: StopRequest) -> None:
         loss = _step(run, state, model)
         state.step += 1
         last, stopping = state.step == run.total_steps, polls.must_stop()
+        if stopping:
+            stop.heed()
         saves = last or stopping or _is_save_due(run, state.step, saved_at)
         if saves or state.step % report_every == 0:
             _stop_if_diverged(run)
