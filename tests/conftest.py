@@ -1,6 +1,9 @@
 """Fixtures that every test may use."""
 
+import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +11,20 @@ import pytest
 
 from serving.credentials import SigningKey
 from tests.fakes import ports
+
+_TEMPORARY = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What is started here leaves its temporary files in a place that ends with the tests: flytekit makes a folder at
+    each start, torchrun at each run, and neither removes them. pytest's own stay where they are."""
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    config.stash[_TEMPORARY] = tempfile.mkdtemp(prefix="fp-test-", dir=os.environ["PYTEST_DEBUG_TEMPROOT"])
+    os.environ["TMPDIR"], tempfile.tempdir = config.stash[_TEMPORARY], None
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[_TEMPORARY], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
