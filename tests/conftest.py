@@ -20,6 +20,8 @@ def pytest_configure(config: pytest.Config) -> None:
     each start, torchrun at each run, and neither removes them. pytest's own stay where they are."""
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     config.stash[_TEMPORARY] = tempfile.mkdtemp(prefix="fp-test-", dir=os.environ["PYTEST_DEBUG_TEMPROOT"])
+    # PostgreSQL runs as somebody else.
+    os.chmod(config.stash[_TEMPORARY], 0o711)
     os.environ["TMPDIR"], tempfile.tempdir = config.stash[_TEMPORARY], None
 
 

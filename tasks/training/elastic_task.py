@@ -25,6 +25,7 @@ from tasks.artifacts import Checkpoint, Dataset, ReleasePlan
 from tasks.boundary import runs_locally, translated
 from tasks.recipes.finding import recipe_of
 from tasks.recipes.recipe import Recipe
+from tasks.training.launch import STORE_OF_ITS_OWN
 from tasks.training.launch.torchrun import process_group
 from tasks.training.loop import TrainingOrder, train_worker
 from tasks.training.recorded import RETRIES, run_of, train_recorded
@@ -58,6 +59,7 @@ class TrainingElasticTask(PytorchElasticFunctionTask):
     def execute(self, **kwargs: Any) -> Any:
         self._task_config = elastic_workers(recipe_of(kwargs["plan"]))
         self.min_nodes = self.max_nodes = self.task_config.nnodes
+        os.environ.update(STORE_OF_ITS_OWN)
         try:
             result = super().execute(**kwargs)
         except FlyteUserRuntimeException as failed:

@@ -7,6 +7,7 @@ input (2) or a lack of memory (137) would look like any crash and be tried again
 traceback. Here they are the exit code of the worker that failed first, and who that was.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -15,11 +16,14 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
+from tasks.training.launch import STORE_OF_ITS_OWN
+
 _SIGNALLED: Final = 128
 """Added to a signal's number, as a shell tells it."""
 
 
 def main(arguments: Sequence[str]) -> int:
+    os.environ.update(STORE_OF_ITS_OWN)
     try:
         run(parse_args(list(arguments)))  # type: ignore[no-untyped-call]  # torch leaves both untyped
     except ChildFailedError as failed:

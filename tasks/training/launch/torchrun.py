@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from serving.errors import FlightpathError, InvalidInput, RetryableError
 from serving.store_files import StoreFiles
+from tasks.training.launch import STORE_OF_ITS_OWN
 from tasks.training.loop import TrainingOrder, run_address, train_worker
 from tasks.training.reporting import Listener, Progress, append_to, post_to
 
@@ -57,7 +58,7 @@ def launch(order: TrainingOrder) -> None:
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+        env={**os.environ, **STORE_OF_ITS_OWN, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
         start_new_session=True,
     ) as agent:
         try:
