@@ -11,7 +11,7 @@ from typing import Any, Final, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from serving.errors import InvalidInput
+from serving.errors import FlightpathError, InvalidInput
 from serving.files import canonical_json
 from tasks.recipes.recipe import Recipe
 
@@ -32,7 +32,14 @@ def overridden(recipe: Recipe, overrides: str) -> Recipe:
     changes = parse_overrides(overrides)
     if not changes:
         return recipe
-    return replace(recipe, **_typed(recipe, changes, ""), overrides=canonical_json(changes).decode())
+    try:
+        return replace(recipe, **_typed(recipe, changes, ""), overrides=canonical_json(changes).decode())
+    except FlightpathError:
+        raise
+    except Exception as refused:
+        # A user's dataclass refuses in its own words, and may have fields that no JSON can fill.
+        what = f"{type(refused).__name__}: {refused}"
+        raise InvalidInput(f"overrides do not fit the recipe ({what})", got=overrides, expected=_EXPECTED) from refused
 
 
 def parse_overrides(overrides: str) -> dict[str, Any]:
@@ -93,7 +100,8 @@ def _deeper(current: Any, values: Mapping[str, Any], prefix: str, *, made: bool)
             f"override leads into {prefix[:-1]}, which has no fields", got=type(part).__name__, expected="a dataclass"
         )
     typed = _typed(part, values, prefix)
-    return (lambda: replace(current(), **typed)) if made else replace(part, **typed)
+    changed = replace(part, **typed)
+    return (lambda: replace(current(), **typed)) if made else changed
 
 
 def _resolved(owner: Any, name: str, kind: Any) -> Any:

@@ -1,6 +1,6 @@
 """Overrides: typed by the recipe's dataclasses, refused by name, part of what a run is."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -88,14 +88,30 @@ def test_a_part_without_fields_is_refused() -> None:
         overridden(recipe, '{"data.split_seed": 1}')
 
 
+class _Sealed:
+    """Nothing that JSON could be."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Named:
-    hidden: "int" = 4
+    hidden: int = 4
+    sealed: _Sealed = field(default_factory=_Sealed)
     other: "NoSuchType" = None  # type: ignore[name-defined]  # noqa: F821
 
+    def __post_init__(self) -> None:
+        if self.hidden < 0:
+            raise ValueError("hidden is negative")
 
-@pytest.mark.parametrize(("overrides", "said"), [('{"data.other": 1}', "type of other is unknown")])
-def test_a_type_that_nobody_imported_is_said(overrides: str, said: str) -> None:
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ('{"data.other": 1}', "type of other is unknown"),
+        ('{"data.hidden": -1}', "ValueError: hidden is negative"),
+        ('{"data.sealed": 1}', "do not fit the recipe"),
+    ],
+)
+def test_what_a_users_part_refuses_is_one_clear_line(overrides: str, said: str) -> None:
     def named() -> Any:
         return _Named()
 
