@@ -224,7 +224,7 @@ class StoreFiles:
             if self.local:
                 (self.folder / relative).unlink()
             else:
-                self._system.rm_file(f"{self._root}/{relative}")
+                self._system.rm_file(f"{self._root}/{relative}", **self._bounded())
 
     def remove_folder(self, relative: str) -> None:
         """Delete every file below a folder; one that is not there is fine."""
@@ -232,7 +232,7 @@ class StoreFiles:
             if self.local:
                 shutil.rmtree(self.folder / relative)
             else:
-                self._system.rm(f"{self._root}/{relative}", recursive=True)
+                self._system.rm(f"{self._root}/{relative}", recursive=True, **self._bounded())
 
     # How
 

@@ -15,13 +15,13 @@ from typing import Final
 from serving.errors import NotFound, PermanentError
 from serving.files import canonical_json
 from serving.store_files import StoreFiles
+from tasks.data.addresses import fetch_folder
 from tasks.training.checkpointing import FOLDER, MANIFEST, SavedCheckpoint, checkpoint_name, verify_checkpoint
 
 AUTO: Final = "auto"
 NEVER: Final = "never"
 _RECORD: Final = re.compile(r"attempt-(\d+)\.json")
 _MAX_RECORD_BYTES: Final = 4096
-_BLOCK_BYTES: Final = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,15 +102,7 @@ class Branches:
         """
         if self._run.local:
             return verify_checkpoint(self._run.folder / name)
-        source, target = self._run.within(name), self._scratch / name
-        if not source.has(MANIFEST):
-            raise PermanentError("no manifest", got=name, expected=MANIFEST)
-        copy = StoreFiles.of_folder(target)
-        for file in source.list():
-            size = source.size(file)
-            blocks = source.blocks(file, start=0, end=size, block_bytes=_BLOCK_BYTES)
-            copy.put(file, blocks, size_bytes=size, block_bytes=_BLOCK_BYTES)
-        return verify_checkpoint(target)
+        return verify_checkpoint(fetch_folder(self._run.address(name), self._scratch / name, marker=MANIFEST))
 
     def _newest(self) -> Found:
         """An attempt that has saved nothing and began with nothing leaves the branch before it the newest."""

@@ -4,14 +4,17 @@ import asyncio
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from serving.bundle import read_manifest
+from serving.bundle import TensorSpec, read_manifest
 from serving.credentials import SigningKey
 from serving.errors import CorruptBundle
 from serving.regions.deciding.gates import PASSED
 from serving.regions.deciding.policy import PromotionPolicy
 from serving.regions.golden.check import check_golden, load_golden
+from serving.regions.golden.inputs import CLASSIFICATION, GoldenInputs
 from serving.store import ArtifactStore
 from tasks.artifacts import ReleasePlan
 from tasks.compression.bundling import build_bundle
@@ -64,12 +67,6 @@ def test_a_strangers_recipe_is_served(name: str, beats: str, tmp_path: Path) -> 
 
 
 def test_a_golden_set_whose_one_column_is_always_the_highest_is_refused(tmp_path: Path) -> None:
-    import numpy as np
-    from safetensors.numpy import save_file
-
-    from serving.bundle import TensorSpec
-    from serving.regions.golden.inputs import CLASSIFICATION, GoldenInputs
-
     one = np.ones((4, 1), dtype=np.float32)
     save_file({"inputs": one, "labels": np.zeros(4, dtype=np.int64), "reference": one}, tmp_path / "golden")
     with pytest.raises(CorruptBundle, match="two classes or more"):

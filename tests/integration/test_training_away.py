@@ -50,8 +50,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return prepare(get_recipe(REFERENCE), 1, ArtifactStore((tmp_path_factory.mktemp("data") / "store").as_uri()))
 
 
-def begin(dataset: Dataset, scratch: Path, *, workers: int, aws: MotoServer) -> subprocess.Popen[bytes]:
-    """torchrun and its workers, whose temporary files lie in a place of their own."""
+@contextlib.contextmanager
+def begun(
+    run: StoreFiles, dataset: Dataset, scratch: Path, *, workers: int, aws: MotoServer
+) -> Iterator[subprocess.Popen[bytes]]:
+    """torchrun and its workers, once they have saved; their temporary files lie in a place of their own. Killed at the
+    end."""
     scratch.mkdir(exist_ok=True)
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(workers)),
@@ -61,7 +65,7 @@ def begin(dataset: Dataset, scratch: Path, *, workers: int, aws: MotoServer) -> 
     module = ["-m", "tasks.training.launch.torchrun", "--recipe", REFERENCE, "--dataset", dataset.uri]
     command = [*(command if workers > 1 else [sys.executable]), *module, "--output", _RUN, "--seed", "1"]
     with (scratch / "stderr").open("wb") as errors:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             cwd=_ROOT,
             env={**environment, "FLIGHTPATH_CHECKPOINT_INTERVAL_STEPS": "10"},
@@ -69,6 +73,13 @@ def begin(dataset: Dataset, scratch: Path, *, workers: int, aws: MotoServer) -> 
             stdout=subprocess.DEVNULL,
             stderr=errors,
         )
+    try:
+        wait_for_checkpoint(run, process, scratch)
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=30)
 
 
 def wait_for_checkpoint(run: StoreFiles, process: subprocess.Popen[bytes], scratch: Path) -> None:
@@ -79,21 +90,12 @@ def wait_for_checkpoint(run: StoreFiles, process: subprocess.Popen[bytes], scrat
         time.sleep(0.1)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
-
-
 @pytest.mark.timeout(600)
 def test_two_workers_that_share_no_disk_die_and_go_on_in_another_place(
     run: StoreFiles, dataset: Dataset, aws: MotoServer, tmp_path: Path
 ) -> None:
-    first = begin(dataset, tmp_path / "here", workers=2, aws=aws)
-    try:
-        wait_for_checkpoint(run, first, tmp_path / "here")
-    finally:
-        end(first)
+    with begun(run, dataset, tmp_path / "here", workers=2, aws=aws):
+        pass  # until its first checkpoint, and no longer
     store, recipe = ArtifactStore((tmp_path / "store").as_uri()), get_recipe(REFERENCE)
     away = train(recipe, dataset, seed=1, workers=2, store=store, run=_RUN, launch=torchrun.launch)
     here = train(recipe, dataset, seed=1, workers=2, store=store, run=str(tmp_path / "run"), launch=torchrun.launch)
@@ -108,13 +110,9 @@ def test_two_workers_that_share_no_disk_die_and_go_on_in_another_place(
 def test_a_worker_that_is_asked_to_stop_saves_first(
     run: StoreFiles, dataset: Dataset, aws: MotoServer, tmp_path: Path
 ) -> None:
-    process = begin(dataset, tmp_path / "here", workers=1, aws=aws)
-    try:
-        wait_for_checkpoint(run, process, tmp_path / "here")
+    with begun(run, dataset, tmp_path / "here", workers=1, aws=aws) as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == EXIT_RETRY
-    finally:
-        end(process)
     said = (tmp_path / "here" / "stderr").read_text().splitlines()[-1]
     assert said.startswith("RetryableError: training was asked to stop, got SIGTERM, saved step ")
     step = said.rpartition(" ")[2]

@@ -106,7 +106,7 @@ def test_a_run_where_a_file_lies_is_told_in_words(tmp_path: Path, train_at: Call
 
 
 class Branching:
-    """One run that is sent back and killed, as exp3 of an outside trial did."""
+    """One run that is sent back to a step, killed and started again."""
 
     def __init__(self, run: Path, dataset: Dataset) -> None:
         self.run = run
