@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
-from serving.errors import NotFound, RetryableError
+from serving.errors import FlightpathError, NotFound
 from serving.store_files import StoreFiles
 from tasks.progress import announce
 
@@ -70,7 +70,7 @@ def append_to(run: StoreFiles) -> Listener:
                 begun = True
             content.extend(json.dumps(asdict(progress)).encode() + b"\n")
             run.write(PROGRESS_FILE, bytes(content))
-        except RetryableError as away:
+        except FlightpathError as away:
             _LOG.warning("progress was not written: %s", away)
 
     return write
@@ -131,7 +131,7 @@ def _follow(run: StoreFiles, start: int, finished: threading.Event) -> None:
         last = finished.wait(_POLL_S if run.local else _DISTANT_POLL_S)
         try:
             reports, start = read_reports(run, start=start)
-        except RetryableError:
+        except FlightpathError:
             # The run goes on whether or not anybody can watch it.
             continue
         if reports:

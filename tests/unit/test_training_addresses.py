@@ -9,7 +9,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from serving.errors import FlightpathError, NotFound
+from serving.errors import FlightpathError, NotFound, RetryableError, Unauthorized
 from serving.store import ArtifactStore
 from serving.store_files import StoreFiles
 from tasks.artifacts import Checkpoint, Dataset
@@ -97,6 +97,25 @@ def test_a_death_at_any_write_costs_no_bits(
         with pytest.raises(Killed):
             train_at(run)
     assert train_at(run).sha256 == undisturbed.sha256
+
+
+@pytest.mark.parametrize("refusal", [Unauthorized("store refuses us"), RetryableError("store is away")])
+def test_progress_that_cannot_be_kept_stops_no_run(
+    tmp_path: Path,
+    refusal: FlightpathError,
+    train_at: Callable[[str], Checkpoint],
+    undisturbed: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write = StoreFiles.write
+
+    def refusing(files: StoreFiles, name: str, content: bytes) -> None:
+        if name == "progress.jsonl":
+            raise refusal
+        write(files, name, content)
+
+    monkeypatch.setattr(StoreFiles, "write", refusing)
+    assert train_at(f"memory://runs{tmp_path}").sha256 == undisturbed.sha256
 
 
 def test_a_run_where_a_file_lies_is_told_in_words(tmp_path: Path, train_at: Callable[[str], Checkpoint]) -> None:
